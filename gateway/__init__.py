@@ -1,0 +1,1 @@
+"""The REST gateway: a thin FastAPI application in front of Triton."""

@@ -1,0 +1,44 @@
+"""Pixels to base64 PNG, and boxes to coordinates."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def png_base64(pixels: NDArray[np.uint8]) -> str:
+    """Base64 PNG of uint8[H, W] gray or uint8[H, W, 3] RGB."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def soft_mask(mask_logits: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """float32[64, 64], about [-1, 1], as 8-bit gray: -1 is black, 1 is white."""
+    gray: NDArray[Any] = np.rint(np.clip(mask_logits * 0.5 + 0.5, 0.0, 1.0) * 255)
+    return gray.astype(np.uint8)
+
+
+def pixel_coordinates(box_xyxy: tuple[float, float, float, float], *, width: int, height: int) -> list[int]:
+    """x_min, y_min, x_max, y_max in pixels of an image of that size."""
+    x_min, y_min, x_max, y_max = box_xyxy
+    return [round(x_min * width), round(y_min * height), round(x_max * width), round(y_max * height)]
+
+
+def paste_mask(
+    mask_logits: NDArray[np.float32], coordinates: list[int], *, width: int, height: int
+) -> NDArray[np.bool_]:
+    """bool[height, width]: the raw mask resized bilinearly to its box in pixels, then > 0.
+
+    This order is the protocol of the published mean IoU (google-research/big_vision, PaliGemma's segmentation
+    evaluator).
+    """
+    x_min, y_min, x_max, y_max = coordinates
+    pasted = np.zeros((height, width), np.bool_)
+    if x_max > x_min and y_max > y_min:
+        resized = Image.fromarray(mask_logits).resize((x_max - x_min, y_max - y_min), Image.Resampling.BILINEAR)
+        pasted[y_min:y_max, x_min:x_max] = np.asarray(resized) > 0
+    return pasted

@@ -1,0 +1,96 @@
+"""Reads a request in any of its forms: multipart, urlencoded or JSON."""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException
+
+from gateway.errors import ApiError
+from gateway.schemas import SegmentForm
+
+FORM_TYPES: Final = ("multipart/form-data", "application/x-www-form-urlencoded")
+JSON_TYPE: Final = "application/json"
+MAX_FIELDS: Final = 32
+MAX_FILES: Final = 2  # one is right; the second gets a message instead of the parser's
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentInput:
+    """A request as it was read: its fields, and the bytes of its image."""
+
+    form: SegmentForm
+    image: bytes
+
+
+async def read_segment_input(request: Request, *, max_image_bytes: int) -> SegmentInput:
+    """The fields and the image of a request; raises ApiError or RequestValidationError for what cannot be served."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type in FORM_TYPES:
+        fields = await _read_form(request, max_text_bytes=2 * max_image_bytes)
+    elif media_type == JSON_TYPE:
+        fields = await _read_json(request)
+    else:
+        raise ApiError("unsupported_media_type", f"send {', '.join(FORM_TYPES)} or {JSON_TYPE}")
+    upload, url = fields.pop("image_file", None), fields.pop("image_url", None)
+    try:
+        form = SegmentForm.model_validate(fields)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from error
+    image = await _read_image(upload or None, url or None)
+    if len(image) > max_image_bytes:
+        raise ApiError("image_too_large", f"the image has {len(image)} bytes; send at most {max_image_bytes}")
+    return SegmentInput(form, image)
+
+
+async def _read_form(request: Request, *, max_text_bytes: int) -> dict[str, Any]:
+    try:
+        form = await request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max_text_bytes)
+    except MultiPartException as error:
+        raise ApiError("invalid_request", f"the form cannot be read: {error.message}") from error
+    return {name: value for name, value in form.items() if value != ""}
+
+
+async def _read_json(request: Request) -> dict[str, Any]:
+    try:
+        fields = json.loads(await request.body())
+    except (ValueError, RecursionError) as error:
+        raise ApiError("invalid_request", "the body is not valid JSON") from error
+    if not isinstance(fields, dict):
+        raise ApiError("invalid_request", "the body must be a JSON object")
+    return fields
+
+
+async def _read_image(upload: Any, url: Any) -> bytes:
+    if upload is None and url is None:
+        raise ApiError("missing_image", "send an image as image_file or image_url")
+    if upload is not None and url is not None:
+        raise ApiError("too_many_images", "send image_file or image_url, not both")
+    if upload is not None:
+        if not isinstance(upload, UploadFile):
+            raise ApiError("missing_image", "image_file must be an uploaded file")
+        return await upload.read()
+    if not isinstance(url, str):
+        raise ApiError("invalid_url", "image_url must be text")
+    if not url[:5].lower() == "data:":
+        raise ApiError("invalid_url", "this version takes data: URLs only; upload the image as image_file")
+    return _read_data_url(url)
+
+
+def _read_data_url(url: str) -> bytes:
+    header, comma, payload = url.partition(",")
+    if not comma:
+        raise ApiError("invalid_url", "the data: URL has no data")
+    if not header.lower().endswith(";base64"):
+        return unquote_to_bytes(payload)
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ApiError("invalid_url", "the data: URL is not valid base64") from error

@@ -1,0 +1,30 @@
+"""Probes, and the root."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from gateway.readiness import Readiness
+from gateway.schemas import Health, Welcome
+
+router = APIRouter()
+
+
+@router.get("/", summary="A greeting")
+async def root() -> Welcome:
+    """Says that this is the right place."""
+    return Welcome(message="Welcome to the PaliGemma Segmentation API!")
+
+
+@router.get("/healthz", summary="Is the gateway alive?")
+async def healthz() -> Health:
+    """Does not ask Triton: a gateway must not be restarted because of it."""
+    return Health(status="ok")
+
+
+@router.get("/readyz", summary="Can requests be served?", responses={503: {"model": Health}})
+async def readyz(request: Request) -> JSONResponse:
+    """Asks Triton for all four models, at most once a second."""
+    readiness: Readiness = request.app.state.readiness
+    ready = await readiness.check()
+    status = Health(status="ready" if ready else "not ready")
+    return JSONResponse(status.model_dump(), status_code=200 if ready else 503)

@@ -1,0 +1,69 @@
+"""The bodies of requests and answers; FastAPI's documentation comes from here."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SegmentForm(BaseModel):
+    """The fields of a request beside its image."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    prompt: Annotated[str, Field(description="What to look for, such as `segment left wheel`; targets joined by `;`.")]
+    model_id: Annotated[str | None, Field(description="Which model shall answer; left out: the default one.")] = None
+    max_new_tokens: Annotated[int | None, Field(ge=1, description="Bound on the tokens for each target.")] = None
+    return_image: Annotated[bool, Field(description="Whether to return the image that the model saw.")] = True
+    overlay: Annotated[bool, Field(description="Whether to add a picture with masks, boxes and labels.")] = False
+    min_score: Annotated[float, Field(ge=0, le=1, description="Leave out objects with a lower box score.")] = 0.0
+
+
+class Mask(BaseModel):
+    """One object."""
+
+    mask: Annotated[str | None, Field(description="Base64 PNG, 64x64, 8-bit gray: the soft mask of the box's area.")]
+    coordinates: Annotated[list[int], Field(description="x_min, y_min, x_max, y_max in pixels of `image`.")]
+    label: Annotated[str, Field(description="What the object is.")]
+    score: Annotated[float, Field(description="Of the box, in [0, 1]; not calibrated.")]
+    mask_score: Annotated[float | None, Field(description="Of the mask, in [0, 1]; not calibrated.")]
+
+
+class ImageSize(BaseModel):
+    """Size of the user's image in pixels, upright."""
+
+    width: int
+    height: int
+
+
+class SegmentResponse(BaseModel):
+    """The answer to a request."""
+
+    image: Annotated[str | None, Field(description="Base64 PNG, RGB: the image as the model saw it.")]
+    masks: Annotated[list[Mask], Field(description="The objects found; empty where there are none.")]
+    text: Annotated[str, Field(description="What the model wrote.")]
+    model_id: str
+    image_size: ImageSize
+    timings_ms: dict[str, float]
+    request_id: str
+    overlay: Annotated[str | None, Field(description="Base64 PNG; only where asked for.")] = None
+
+
+class Error(BaseModel):
+    """Anything but success."""
+
+    status: Annotated[str, Field(pattern="^error$")]
+    detail: Annotated[str, Field(description="What the caller can do.")]
+    code: Annotated[str, Field(description="What clients can switch on.")]
+    request_id: str
+
+
+class Welcome(BaseModel):
+    """What the root says."""
+
+    message: str
+
+
+class Health(BaseModel):
+    """What the probes say."""
+
+    status: str

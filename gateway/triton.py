@@ -1,0 +1,134 @@
+"""The client of Triton's `segment`."""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import tritonclient.grpc.aio as grpcclient
+from tritonclient.utils import InferenceServerException
+
+from gateway.errors import STATUS_OF_CODE, ApiError
+from gateway.segmentation import Segmentation, SegmentedObject
+
+MODELS: Final = ("paligemma", "token_parser", "mask_decoder", "segment")
+OUTPUTS: Final = (
+    "text",
+    "boxes",
+    "masks",
+    "labels",
+    "scores",
+    "has_mask",
+    "input_image",
+    "image_size",
+    "finish_reason",
+)
+ANSWER_GRACE_S: Final = 2.0  # Triton keeps the deadline itself; this is for its answer to arrive
+READY_TIMEOUT_S: Final = 2.0
+
+_CODED_MESSAGE: Final = re.compile(r"\[([a-z_]+)\] (.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentRequest:
+    """What Triton is asked.
+
+    Attributes:
+        image: an encoded image file.
+        prompt: with its task word.
+        model_id: None for the default.
+        max_new_tokens: None for the default.
+        timeout_s: how long the answer may take.
+        request_id: for the logs of both sides.
+    """
+
+    image: bytes
+    prompt: str
+    model_id: str | None
+    max_new_tokens: int | None
+    timeout_s: float
+    request_id: str
+
+
+class TritonSegmenter:
+    """Calls Triton over gRPC; one for the whole application."""
+
+    def __init__(self, url: str) -> None:
+        self._client = grpcclient.InferenceServerClient(url)
+
+    async def close(self) -> None:
+        """Closes the connection."""
+        await self._client.close()
+
+    async def is_ready(self) -> bool:
+        """Whether every model of the server is ready."""
+        probes = (self._client.is_model_ready(name, client_timeout=READY_TIMEOUT_S) for name in MODELS)
+        try:
+            return all(await asyncio.gather(*probes))
+        except InferenceServerException:
+            return False
+
+    async def segment(self, request: SegmentRequest) -> Segmentation:
+        """One answer; raises ApiError where there is none."""
+        try:
+            result = await self._client.infer(
+                "segment",
+                _inputs(request),
+                outputs=[grpcclient.InferRequestedOutput(name) for name in OUTPUTS],
+                request_id=request.request_id,
+                timeout=int(request.timeout_s * 1e6),
+                client_timeout=request.timeout_s + ANSWER_GRACE_S,
+            )
+        except InferenceServerException as error:
+            raise _api_error(error) from error
+        return _read(result)
+
+
+def _inputs(request: SegmentRequest) -> list[Any]:
+    inputs = [_bytes_input("image", request.image), _bytes_input("prompt", request.prompt.encode())]
+    if request.model_id is not None:
+        inputs.append(_bytes_input("model_id", request.model_id.encode()))
+    if request.max_new_tokens is not None:
+        tensor = grpcclient.InferInput("max_new_tokens", [1], "INT32")
+        inputs.append(tensor.set_data_from_numpy(np.array([request.max_new_tokens], np.int32)))
+    return inputs
+
+
+def _bytes_input(name: str, value: bytes) -> Any:
+    return grpcclient.InferInput(name, [1], "BYTES").set_data_from_numpy(np.array([value], np.object_))
+
+
+def _read(result: Any) -> Segmentation:
+    arrays = {name: result.as_numpy(name) for name in OUTPUTS}
+    rows = zip(arrays["boxes"], arrays["labels"], arrays["scores"], arrays["masks"], arrays["has_mask"], strict=True)
+    height, width = arrays["image_size"].tolist()
+    return Segmentation(
+        objects=[
+            SegmentedObject(
+                box_xyxy=tuple(box.tolist()),
+                label=label.decode(errors="replace"),
+                score=float(scores[0]),
+                mask_logits=mask if has_mask else None,
+                mask_score=float(scores[1]) if has_mask else None,
+            )
+            for box, label, scores, mask, has_mask in rows
+        ],
+        text=arrays["text"][0].decode(errors="replace"),
+        input_image=arrays["input_image"],
+        original_hw=(height, width),
+    )
+
+
+def _api_error(error: InferenceServerException) -> ApiError:
+    """Triton's messages start with our `[code]` where the fault is the request's; others are Triton's own."""
+    coded = _CODED_MESSAGE.search(error.message() or "")
+    if coded is not None and coded[1] in STATUS_OF_CODE:
+        return ApiError(coded[1], coded[2])
+    match error.status():
+        case "StatusCode.DEADLINE_EXCEEDED":
+            return ApiError("deadline", "the request's time was up before it was answered")
+        case "StatusCode.UNAVAILABLE":
+            return ApiError("unavailable", "the model server cannot be reached; try again later")
+        case _:
+            return ApiError("internal", "the model server failed on this request")

@@ -1,0 +1,76 @@
+"""Triton adapter of `paligemma_engine`: hands requests over, and answers each when the engine calls back."""
+
+import logging
+import os
+import sys
+import time
+from functools import partial
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+from cancellation import CancellationWatcher
+from publisher import MetricsPublisher
+
+from paligemma_engine import Answer, EngineConfig, EngineMetrics, Outcome, Request, start_engine, to_tensors
+
+_DRAIN_TIMEOUT_S = 20.0  # below tritonserver's own exit timeout of 30 s
+_LAST_ANSWERS_S = 0.5  # for Triton to take the answers sent just before this process ends
+
+
+class TritonPythonModel:
+    """One engine: one per GPU, or one on the CPU."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Loads the checkpoint and warms it up; the model is ready when this returns."""
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        on_gpu = args["model_instance_kind"] == "GPU"
+        device = f"cuda:{args['model_instance_device_id']}" if on_gpu else "cpu"
+        config = EngineConfig.from_env(os.environ, device=device, instance=args["model_instance_name"])
+        metrics = EngineMetrics()
+        self._publisher = MetricsPublisher(metrics, instance=config.instance)
+        self._engine = start_engine(config, metrics, on_fatal=_end_process)
+        self._watcher = CancellationWatcher(self._engine.cancel)
+
+    def execute(self, requests: list[Any]) -> None:
+        """Hands the requests over and returns at once; the answers go out through their response senders."""
+        for request in requests:
+            sender = request.get_response_sender()
+            ticket = self._engine.submit(_read(request), partial(_respond, sender))
+            self._watcher.watch(ticket, sender)
+
+    def finalize(self) -> None:
+        """Lets running requests end, answers the others."""
+        self._engine.close(_DRAIN_TIMEOUT_S)
+        self._watcher.close()
+        self._publisher.close()
+
+
+def _read(request: Any) -> Request:
+    def read(name: str) -> Any:
+        tensor = pb_utils.get_input_tensor_by_name(request, name)
+        return None if tensor is None else tensor.as_numpy()[0]
+
+    model_id, max_new_tokens, timeout_us = read("model_id"), read("max_new_tokens"), request.timeout()
+    return Request(
+        image=read("image"),
+        prompt=read("prompt").decode(errors="replace"),
+        model_id=None if model_id is None else model_id.decode(errors="replace"),
+        max_new_tokens=None if max_new_tokens is None else int(max_new_tokens),
+        timeout_s=timeout_us / 1e6 if timeout_us else None,
+    )
+
+
+def _respond(sender: Any, outcome: Outcome) -> None:
+    if isinstance(outcome, Answer):
+        tensors = [pb_utils.Tensor(name, array) for name, array in to_tensors(outcome).items()]
+        response = pb_utils.InferenceResponse(tensors)
+    else:
+        error = pb_utils.TritonError(str(outcome), getattr(pb_utils.TritonError, outcome.status))
+        response = pb_utils.InferenceResponse([], error=error)
+    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+
+def _end_process() -> None:
+    """A stub whose engine is dead must not look alive; the supervisor sees it go."""
+    time.sleep(_LAST_ANSWERS_S)
+    os._exit(1)

@@ -1,0 +1,103 @@
+"""The engine's settings, one dataclass."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+DEFAULT_MODEL_ID: Final = "google/paligemma2-3b-mix-448"
+HUB_CACHE_FOLDER: Final = "huggingface"
+HF_TOKEN_SECRET: Final = Path("/run/secrets/hf_token")
+DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
+SLOTS_ON_CPU: Final = 8
+SLOTS_ON_GPU: Final = 32
+
+
+class ConfigError(ValueError):
+    """A setting's value cannot be used; the message names the variable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Settings of one engine.
+
+    Attributes:
+        model_id: hub id, or the name of a folder under models_dir.
+        models_dir: weights, and the hub's cache under `huggingface/`.
+        hf_token: token for gated checkpoints, None for none; a secret, never logged.
+        device: a torch device, such as `cpu` or `cuda:0`.
+        dtype: `auto` is bfloat16 on a GPU and float32 on the CPU.
+        max_slots: rows of the decode batch, that is, how many sequences run at once.
+        max_pending: requests that may wait beyond those that run.
+        max_new_tokens: what a request may ask for, and what it gets when it asks for nothing.
+        grammar: whether `segment` and `detect` answers are kept well-formed while they are generated.
+        max_image_bytes: size of an encoded image.
+        max_image_pixels: width times height, as declared in the image's header.
+        heartbeat_dir: where to leave signs of life for a supervisor; None for nowhere.
+        instance: name of this engine among those of the server; labels its metrics.
+    """
+
+    model_id: str = DEFAULT_MODEL_ID
+    models_dir: Path = Path("models")
+    hf_token: str | None = None
+    device: str = "cpu"
+    dtype: str = "auto"
+    max_slots: int = SLOTS_ON_CPU
+    max_pending: int = 256
+    max_new_tokens: int = 256
+    grammar: bool = True
+    max_image_bytes: int = 20_000_000
+    max_image_pixels: int = 40_000_000
+    heartbeat_dir: Path | None = None
+    instance: str = "0"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], *, device: str = "cpu", instance: str = "0") -> Self:
+        """Reads the variables of the README's table.
+
+        Raises:
+            ConfigError: a value of the wrong kind.
+        """
+        default = cls(max_slots=SLOTS_ON_CPU if device == "cpu" else SLOTS_ON_GPU)
+        heartbeat_dir = environ.get("HEARTBEAT_DIR")
+        return cls(
+            model_id=environ.get("MODEL_ID") or default.model_id,
+            models_dir=Path(environ.get("MODELS_DIR") or environ.get("MODEL_DIR") or default.models_dir),
+            hf_token=_hf_token(environ),
+            device=device,
+            dtype=_choice(environ, "DTYPE", DTYPES, default.dtype),
+            max_slots=_count(environ, "MAX_SLOTS", default.max_slots, auto=True),
+            max_pending=_count(environ, "MAX_PENDING", default.max_pending),
+            max_new_tokens=_count(environ, "MAX_NEW_TOKENS", default.max_new_tokens),
+            grammar=_choice(environ, "GRAMMAR", ("on", "off"), "on") == "on",
+            max_image_bytes=_count(environ, "MAX_IMAGE_BYTES", default.max_image_bytes),
+            max_image_pixels=_count(environ, "MAX_IMAGE_PIXELS", default.max_image_pixels),
+            heartbeat_dir=Path(heartbeat_dir) if heartbeat_dir else None,
+            instance=instance,
+        )
+
+
+def _hf_token(environ: Mapping[str, str]) -> str | None:
+    """HF_TOKEN, else the file that HF_TOKEN_PATH names, else the container's secret; None: the hub's own file."""
+    if token := environ.get("HF_TOKEN", "").strip():
+        return token
+    for path in (environ.get("HF_TOKEN_PATH"), HF_TOKEN_SECRET):
+        if path and Path(path).is_file():
+            return Path(path).read_text(encoding="utf-8").strip() or None
+    return None
+
+
+def _count(environ: Mapping[str, str], name: str, default: int, *, auto: bool = False) -> int:
+    text = environ.get(name, "").strip()
+    if not text or (auto and text == "auto"):
+        return default
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ConfigError(f"{name} must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...], default: str) -> str:
+    text = environ.get(name, "").strip().lower() or default
+    if text not in choices:
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {text!r}")
+    return text

@@ -1,0 +1,202 @@
+"""The engine: takes requests from any thread, and answers each exactly once through its callback.
+
+A request's life:
+
+    1  submit     caller's thread     refuses what is too much
+    2  prepare    preparation pool    decodes the image, tokenizes one prompt for each target
+    3  schedule   engine thread       prefill into slots, decode steps; owns the model and the slots
+    4  answer     sender thread       builds the answer, calls back
+"""
+
+import logging
+import math
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from paligemma_engine import metrics as families
+from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine.config import EngineConfig
+from paligemma_engine.errors import EngineError, InternalError, Overloaded
+from paligemma_engine.heartbeat import INTERVAL_S, Heartbeat
+from paligemma_engine.metrics import EngineMetrics
+from paligemma_engine.planning import Planner
+from paligemma_engine.records import Answer, Request
+from paligemma_engine.scheduler import Runner, Scheduler
+from paligemma_engine.sender import Sender
+from paligemma_engine.sequence import Sequence
+from paligemma_engine.ticket import OnOutcome, Outcome, Ticket, outcome_of
+
+_log = logging.getLogger(__name__)
+
+PREPARATION_WORKERS: Final = 2  # bounds the memory of images being decoded at once
+
+
+class Engine:
+    """One checkpoint, its slots, and the threads that serve them."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        checkpoint: Checkpoint,
+        runner: Runner,
+        metrics: EngineMetrics,
+        *,
+        on_fatal: Callable[[], None],
+    ) -> None:
+        """Starts the threads.
+
+        Args:
+            config: settings.
+            checkpoint: what the runner runs.
+            runner: owned by the engine thread from now on.
+            metrics: collects what happens.
+            on_fatal: called once from the engine thread after a failure that no request can outlive, when every
+                waiting request has been answered.
+        """
+        self._checkpoint = checkpoint
+        self._planner = Planner(config, checkpoint)
+        self._scheduler = Scheduler(runner, metrics)
+        self._metrics = metrics
+        self._on_fatal = on_fatal
+        self._max_unanswered = config.max_pending + runner.slots
+        self._heartbeat = Heartbeat(config.heartbeat_dir, config.instance)
+        self._inbox: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._owners: dict[Sequence, Ticket] = {}  # engine thread only
+        self._lock = threading.Lock()  # guards the next two
+        self._unanswered: set[Ticket] = set()
+        self._refusal: EngineError | None = None
+        self._stopping = threading.Event()
+        self._sender = Sender()
+        self._pool = ThreadPoolExecutor(PREPARATION_WORKERS, thread_name_prefix="prepare")
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        metrics.set(families.SLOTS, runner.slots)
+        self._thread.start()
+
+    def submit(self, request: Request, on_outcome: OnOutcome) -> Ticket:
+        """Accepts or refuses a request; either way `on_outcome` is called exactly once, from the sender thread."""
+        now = time.monotonic()
+        deadline = math.inf if request.timeout_s is None else now + request.timeout_s
+        ticket = Ticket(request=request, on_outcome=on_outcome, accepted_at=now, deadline=deadline)
+        with self._lock:
+            refusal = self._refusal
+            if refusal is None and len(self._unanswered) >= self._max_unanswered:
+                refusal = Overloaded(f"{len(self._unanswered)} requests are in hand; try again later")
+            if refusal is None:
+                self._unanswered.add(ticket)
+        if refusal is None:
+            self._pool.submit(self._prepare, ticket)
+        else:
+            self._sender.put(lambda: self._send(ticket, refusal))
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Ends a request whose caller has gone; its slots are free before the next decode step."""
+        ticket.cancel()
+        self._inbox.put(None)
+
+    def close(self, drain_timeout_s: float) -> None:
+        """Refuses new requests, lets those in hand end for at most so long, answers the rest, ends the threads."""
+        stopping = Overloaded("the server is stopping; try again later")
+        with self._lock:
+            self._refusal = self._refusal or stopping
+        give_up_at = time.monotonic() + drain_timeout_s
+        while self._unanswered and self._thread.is_alive() and time.monotonic() < give_up_at:
+            time.sleep(0.02)
+        self._stopping.set()
+        self._inbox.put(None)
+        self._thread.join()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._answer_all(stopping)
+        self._sender.close()
+        self._heartbeat.close()
+
+    def _prepare(self, ticket: Ticket) -> None:
+        """Preparation pool: from bytes and words to sequences."""
+        try:
+            self._planner.plan(ticket)
+        except EngineError as error:
+            self._answer(ticket, error)
+        except Exception:
+            _log.exception("a request could not be prepared")
+            self._answer(ticket, InternalError("the request could not be prepared; the server's log has the cause"))
+        else:
+            self._inbox.put(ticket)
+
+    def _run(self) -> None:
+        """Engine thread."""
+        try:
+            while not self._stopping.is_set():
+                self._take_inbox()
+                self._settle(self._scheduler.run_once())
+                self._report()
+        except BaseException:
+            _log.critical("the engine failed", exc_info=True)
+            failure = InternalError("the engine failed and is being restarted; try again later")
+            with self._lock:
+                self._refusal = failure
+            self._answer_all(failure)
+            self._sender.close()
+            self._on_fatal()
+
+    def _take_inbox(self) -> None:
+        """Moves tickets on to the scheduler; sleeps where there is nothing else to do."""
+        idle = not self._scheduler.has_work
+        try:
+            while True:
+                ticket = self._inbox.get(block=idle, timeout=INTERVAL_S)
+                idle = False
+                if ticket is not None:
+                    self._owners.update(dict.fromkeys(ticket.sequences, ticket))
+                    self._scheduler.add(ticket.sequences)
+        except queue.Empty:
+            return
+
+    def _settle(self, finished: list[Sequence]) -> None:
+        for sequence in finished:
+            ticket = self._owners.pop(sequence)
+            if ticket.is_finished:
+                self._answer(ticket)
+
+    def _report(self) -> None:
+        unanswered = len(self._unanswered)
+        running = {self._owners[sequence] for sequence in self._scheduler.running}
+        self._metrics.set(families.ACTIVE_SLOTS, len(self._scheduler.running))
+        self._metrics.set(families.PENDING, max(unanswered - len(running), 0))
+        self._heartbeat.beat(unanswered)
+
+    def _answer(self, ticket: Ticket, outcome: Outcome | None = None) -> None:
+        """Hands a ticket to the sender, once; without an outcome the sender makes it from the sequences."""
+        with self._lock:
+            if ticket not in self._unanswered:
+                return
+            self._unanswered.remove(ticket)
+        self._sender.put(lambda: self._send(ticket, outcome or self._outcome_of(ticket)))
+
+    def _answer_all(self, outcome: EngineError) -> None:
+        with self._lock:
+            tickets = list(self._unanswered)
+        for ticket in tickets:
+            self._answer(ticket, outcome)
+
+    def _outcome_of(self, ticket: Ticket) -> Outcome:
+        try:
+            return outcome_of(ticket, self._checkpoint)
+        except Exception:
+            _log.exception("an answer could not be built")
+            return InternalError("the answer could not be built; the server's log has the cause")
+
+    def _send(self, ticket: Ticket, outcome: Outcome) -> None:
+        """Sender thread."""
+        ticket.answered = True
+        ticket.on_outcome(outcome)
+        self._metrics.observe(families.REQUEST_SECONDS, time.monotonic() - ticket.accepted_at)
+        self._metrics.count(families.REQUESTS, outcome="ok" if isinstance(outcome, Answer) else outcome.code)
+        if isinstance(outcome, Answer):
+            self._metrics.observe(families.OBJECTS, ticket.box_count(self._checkpoint.vocabulary))
+        first_tokens = [at for sequence in ticket.sequences if (at := sequence.first_token_at) is not None]
+        if first_tokens:
+            self._metrics.observe(families.FIRST_TOKEN_SECONDS, min(first_tokens) - ticket.accepted_at)

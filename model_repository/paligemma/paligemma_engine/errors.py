@@ -1,0 +1,96 @@
+"""What a request can be refused with, and what stops the engine.
+
+Each error has a code, which clients rely on, and the name of a Triton status:
+
+    EngineError
+      InvalidImage       invalid_image      INVALID_ARG
+      ImageTooLarge      image_too_large    INVALID_ARG
+      InvalidPrompt      invalid_prompt     INVALID_ARG
+      InvalidArgument    invalid_argument   INVALID_ARG
+      ModelNotAllowed    model_not_allowed  NOT_FOUND
+      ModelFailed        model_failed       INTERNAL
+      Overloaded         overloaded         UNAVAILABLE
+      DeadlineExceeded   deadline           CANCELLED
+      Cancelled          cancelled          CANCELLED
+      InternalError      internal           INTERNAL
+"""
+
+from typing import ClassVar
+
+
+class EngineError(Exception):
+    """Base of this package's errors; the message says what the caller can do."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[str] = "INTERNAL"
+
+    def __str__(self) -> str:
+        """`[code] message`, the form that clients see."""
+        return f"[{self.code}] {super().__str__()}"
+
+
+class InvalidImage(EngineError):
+    """The bytes are no image, or a damaged one."""
+
+    code = "invalid_image"
+    status = "INVALID_ARG"
+
+
+class ImageTooLarge(EngineError):
+    """More bytes or pixels than the server takes."""
+
+    code = "image_too_large"
+    status = "INVALID_ARG"
+
+
+class InvalidPrompt(EngineError):
+    """The prompt is empty, too long, or asks for too much."""
+
+    code = "invalid_prompt"
+    status = "INVALID_ARG"
+
+
+class InvalidArgument(EngineError):
+    """Another argument is out of range."""
+
+    code = "invalid_argument"
+    status = "INVALID_ARG"
+
+
+class ModelNotAllowed(EngineError):
+    """The request names a model that this server does not serve."""
+
+    code = "model_not_allowed"
+    status = "NOT_FOUND"
+
+
+class ModelFailed(EngineError):
+    """A checkpoint cannot be loaded or served."""
+
+    code = "model_failed"
+    status = "INTERNAL"
+
+
+class Overloaded(EngineError):
+    """The server has as many requests as it takes; the caller should try again later."""
+
+    code = "overloaded"
+    status = "UNAVAILABLE"
+
+
+class DeadlineExceeded(EngineError):
+    """The request's time was up before any of its targets was answered."""
+
+    code = "deadline"
+    status = "CANCELLED"
+
+
+class Cancelled(EngineError):
+    """The caller went away."""
+
+    code = "cancelled"
+    status = "CANCELLED"
+
+
+class InternalError(EngineError):
+    """Our own fault; the log has the cause."""

@@ -1,0 +1,125 @@
+"""What the engine counts, kept apart from who publishes it.
+
+The engine's threads only append to a queue; a publisher drains it at its own pace, so that no request waits for
+metrics. Every family carries the label `instance`: which engine of the server.
+"""
+
+import enum
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_OBJECTS: Final = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0)
+_MAX_UNPUBLISHED: Final = 100_000  # a publisher that died must not cost memory
+
+
+class MetricKind(enum.Enum):
+    """Prometheus' kinds."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric family: its name, its kind, what it says, and a histogram's upper bounds."""
+
+    name: str
+    kind: MetricKind
+    help: str
+    buckets: tuple[float, ...] = ()
+
+
+REQUESTS: Final = Family(
+    "paligemma_requests_total", MetricKind.COUNTER, "Requests answered, by outcome: ok, or the code of the error."
+)
+PENDING: Final = Family(
+    "paligemma_pending_requests", MetricKind.GAUGE, "Requests accepted that neither hold a slot nor are answered."
+)
+ACTIVE_SLOTS: Final = Family("paligemma_active_slots", MetricKind.GAUGE, "Sequences that hold a slot.")
+SLOTS: Final = Family("paligemma_slots", MetricKind.GAUGE, "Slots of the decode batch.")
+REQUEST_SECONDS: Final = Family(
+    "paligemma_request_seconds", MetricKind.HISTOGRAM, "From accepting a request to its answer.", _SECONDS
+)
+FIRST_TOKEN_SECONDS: Final = Family(
+    "paligemma_time_to_first_token_seconds",
+    MetricKind.HISTOGRAM,
+    "From accepting a request to its first token.",
+    _SECONDS,
+)
+PREFILL_SECONDS: Final = Family(
+    "paligemma_prefill_seconds", MetricKind.HISTOGRAM, "One prefill: image and prompt through the model.", _SECONDS
+)
+DECODE_STEPS: Final = Family("paligemma_decode_steps_total", MetricKind.COUNTER, "Decode steps, each for all slots.")
+DECODE_SECONDS: Final = Family("paligemma_decode_step_seconds_total", MetricKind.COUNTER, "Time spent in decode steps.")
+DECODE_TOKENS: Final = Family("paligemma_decode_tokens_total", MetricKind.COUNTER, "Tokens from decode steps.")
+OBJECTS: Final = Family("paligemma_objects_per_answer", MetricKind.HISTOGRAM, "Boxes that an answer holds.", _OBJECTS)
+MODELS_LOADED: Final = Family("paligemma_models_loaded", MetricKind.GAUGE, "Checkpoints in memory.")
+MODELS_LOADING: Final = Family("paligemma_models_loading", MetricKind.GAUGE, "Checkpoints being loaded.")
+LOAD_SECONDS: Final = Family("paligemma_model_load_seconds", MetricKind.GAUGE, "How long the last load took.")
+
+FAMILIES: Final = (
+    REQUESTS,
+    PENDING,
+    ACTIVE_SLOTS,
+    SLOTS,
+    REQUEST_SECONDS,
+    FIRST_TOKEN_SECONDS,
+    PREFILL_SECONDS,
+    DECODE_STEPS,
+    DECODE_SECONDS,
+    DECODE_TOKENS,
+    OBJECTS,
+    MODELS_LOADED,
+    MODELS_LOADING,
+    LOAD_SECONDS,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An increment of a counter, the value of a gauge, or an observation of a histogram."""
+
+    family: Family
+    value: float
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class EngineMetrics:
+    """Collects samples from any thread until somebody drains them."""
+
+    def __init__(self) -> None:
+        self._samples: deque[Sample] = deque(maxlen=_MAX_UNPUBLISHED)
+        self._gauges: dict[Family, float] = {}
+        self._published_gauges: dict[Family, float] = {}
+
+    def count(self, family: Family, amount: float = 1.0, **labels: str) -> None:
+        """Adds to a counter."""
+        self._samples.append(Sample(family, amount, labels))
+
+    def observe(self, family: Family, value: float) -> None:
+        """Adds an observation to a histogram."""
+        self._samples.append(Sample(family, value))
+
+    def set(self, family: Family, value: float) -> None:
+        """Sets a gauge."""
+        self._gauges[family] = value
+
+    def drain(self) -> list[Sample]:
+        """The samples since the last call: counters summed up, gauges that changed, observations as they came."""
+        counters: dict[tuple[Family, tuple[str, ...]], Sample] = {}
+        observations: list[Sample] = []
+        while self._samples:
+            sample = self._samples.popleft()
+            if sample.family.kind is MetricKind.HISTOGRAM:
+                observations.append(sample)
+                continue
+            key = (sample.family, tuple(sample.labels.values()))
+            total = sample.value + (counters[key].value if key in counters else 0.0)
+            counters[key] = Sample(sample.family, total, sample.labels)
+        gauges = dict(self._gauges)
+        changed = [Sample(*item) for item in gauges.items() if self._published_gauges.get(item[0]) != item[1]]
+        self._published_gauges = gauges
+        return [*counters.values(), *changed, *observations]

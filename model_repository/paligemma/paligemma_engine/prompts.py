@@ -1,0 +1,62 @@
+"""From the user's prompt to the sequences that answer it."""
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from paligemma_engine.errors import InvalidPrompt
+
+MAX_TARGETS: Final = 8
+TARGET_SEPARATOR: Final = ";"
+
+
+class Task(enum.Enum):
+    """What a prompt asks for, as far as the grammar of the answer is concerned."""
+
+    SEGMENT = "segment"
+    DETECT = "detect"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPrompt:
+    """What one sequence is asked.
+
+    Attributes:
+        task: decides the grammar of the answer.
+        target: what was asked for, without the task word; names objects that the answer leaves unnamed.
+        text: what the model receives, without the image, `<bos>` and the newline that the processor adds.
+    """
+
+    task: Task
+    target: str
+    text: str
+
+
+def split_prompt(prompt: str) -> list[TargetPrompt]:
+    """The sequences of a prompt: one for each target of `segment a ; b`, one for any other prompt.
+
+    Mix checkpoints answer only one target of such a prompt, so each gets a sequence of its own. `detect a ; b` is
+    a form that they were trained on and stays whole.
+
+    Raises:
+        InvalidPrompt: nothing asked for, or more than 8 targets.
+    """
+    stripped = prompt.strip()
+    if not stripped:
+        raise InvalidPrompt("the prompt is empty; ask for something, such as 'segment cat'")
+    word, *following = stripped.split()
+    rest = " ".join(following)
+    if word.lower() == Task.DETECT.value:
+        if not rest.strip(f"{TARGET_SEPARATOR} "):
+            raise InvalidPrompt("say what to detect, such as 'detect cat'")
+        return [TargetPrompt(Task.DETECT, rest, f"{Task.DETECT.value} {rest}")]
+    if word.lower() != Task.SEGMENT.value:
+        return [TargetPrompt(Task.OTHER, stripped, stripped)]
+    targets = [target.strip() for target in rest.split(TARGET_SEPARATOR)]
+    targets = [target for target in targets if target]
+    if not targets:
+        raise InvalidPrompt("say what to segment, such as 'segment cat'")
+    if len(targets) > MAX_TARGETS:
+        raise InvalidPrompt(f"{len(targets)} targets; ask for at most {MAX_TARGETS} at once")
+    return [TargetPrompt(Task.SEGMENT, target, f"{Task.SEGMENT.value} {target}") for target in targets]

@@ -1,0 +1,126 @@
+"""Runs the model for the scheduler: one prefill, or one decode step for a bucket of rows."""
+
+from collections.abc import Callable, Collection
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine.cuda_graph import capture
+from paligemma_engine.decode_step import DecodeStep, Picker, SlotState
+from paligemma_engine.grammar import Grammar
+from paligemma_engine.preparation import (
+    MAX_PROMPT_TOKENS,
+    PreparedImage,
+    PreparedPrompt,
+    tokenize_prompt,
+)
+from paligemma_engine.prompts import split_prompt
+from paligemma_engine.scheduler import PickedToken
+from paligemma_engine.slot_cache import PrefillView, SlotCache
+
+LENGTH_STEP_ON_CPU: Final = 64
+
+Step = Callable[[], tuple[torch.Tensor, torch.Tensor]]
+
+
+def row_buckets(slots: int) -> list[int]:
+    """The row counts that a decode step is built for: powers of two, and all slots."""
+    return sorted({slots, *(1 << power for power in range(slots.bit_length()) if 1 << power < slots)})
+
+
+def length_buckets(max_length: int, *, on_gpu: bool) -> list[int]:
+    """The lengths that a decode step is built for.
+
+    On the CPU attention over empty positions is what costs; on a GPU each length would be one more graph to capture,
+    and most positions are the image's anyway.
+    """
+    if on_gpu:
+        return [max_length]
+    return [*range(LENGTH_STEP_ON_CPU, max_length, LENGTH_STEP_ON_CPU), max_length]
+
+
+class ModelRunner:
+    """A checkpoint with its slots. Not thread-safe: the engine thread owns it."""
+
+    def __init__(self, checkpoint: Checkpoint, *, slots: int, max_new_tokens: int, grammar: bool) -> None:
+        device = checkpoint.device
+        self._checkpoint = checkpoint
+        self._grammar = Grammar.build(checkpoint.vocabulary, enabled=grammar)
+        self._picker = Picker(self._grammar).to(device)
+        self._cache = SlotCache.allocate(
+            checkpoint.model.config.get_text_config(),
+            slots=slots,
+            max_length=checkpoint.image_token_count + MAX_PROMPT_TOKENS + max_new_tokens,
+            dtype=checkpoint.dtype,
+            device=device,
+        )
+        self._state = SlotState.allocate(slots, device)
+        self._prefill_view = PrefillView(self._cache)
+        self._positions = [0] * slots  # the host's copy, so that no step has to wait for the device
+        self._row_buckets = row_buckets(slots)
+        self._length_buckets = length_buckets(self._cache.max_length, on_gpu=device.type == "cuda")
+        self._steps = {
+            (rows, length): self._build_step(rows, length)
+            for rows in self._row_buckets
+            for length in self._length_buckets
+        }
+
+    @property
+    def slots(self) -> int:
+        """How many sequences can run at once."""
+        return self._cache.slots
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """The tokens that end a sequence."""
+        return self._checkpoint.vocabulary.eos_ids
+
+    @torch.inference_mode()
+    def prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
+        """Puts a prompt into a slot, at its own length, and returns its first token."""
+        device = self._checkpoint.device
+        input_ids = torch.tensor([prompt.input_ids], device=device)
+        logits = self._checkpoint.model(
+            input_ids=input_ids,
+            pixel_values=prompt.image.pixel_values.to(device, self._checkpoint.dtype),
+            attention_mask=torch.ones_like(input_ids),
+            token_type_ids=torch.zeros_like(input_ids),  # all prefix: without it the prefix would be causal
+            past_key_values=self._prefill_view.into(slot),
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        start = torch.tensor([self._grammar.start[prompt.asked.task]], device=device)
+        token_ids, logprobs, grammar_states = self._picker(logits, start)
+        self._state.set(slot, token_id=token_ids[0], position=len(prompt.input_ids), grammar_state=grammar_states[0])
+        self._positions[slot] = len(prompt.input_ids)
+        return PickedToken(int(token_ids[0]), float(logprobs[0]))
+
+    @torch.inference_mode()
+    def decode(self, slots: Collection[int]) -> dict[int, PickedToken]:
+        """The next token of each of these occupied slots."""
+        rows = next(rows for rows in self._row_buckets if rows > max(slots))
+        longest = max(self._positions[slot] for slot in slots) + 1
+        length = next(length for length in self._length_buckets if length >= longest)
+        token_ids, logprobs = (outputs.tolist() for outputs in self._steps[rows, length]())
+        for slot in slots:
+            self._positions[slot] += 1
+        return {slot: PickedToken(token_ids[slot], logprobs[slot]) for slot in slots}
+
+    def warm_up(self) -> None:
+        """Runs everything once, so that no request pays for a first time."""
+        size: Any = self._checkpoint.processor.image_processor.size
+        height, width = size["height"], size["width"]
+        blank = PreparedImage(torch.zeros(1, 3, height, width), np.zeros((height, width, 3), np.uint8), (height, width))
+        asked = split_prompt("segment cat")[0]
+        self.prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))
+        with torch.inference_mode():
+            for step in self._steps.values():
+                step()
+
+    @torch.inference_mode()
+    def _build_step(self, rows: int, length: int) -> Step:
+        model, cache, state = self._checkpoint.model, self._cache, self._state
+        step = DecodeStep(model, cache, state, self._picker, rows=rows, length=length).eval()
+        return capture(step) if self._checkpoint.device.type == "cuda" else step

@@ -1,0 +1,145 @@
+"""Continuous batching: which sequence holds which slot, from one step to the next.
+
+Pure Python: the model is behind the `Runner` protocol, so that slots, admission and endings can be tested by hand.
+
+    run_once:  end the cancelled and overdue  ->  prefill waiting sequences into free slots  ->  one decode step for all
+"""
+
+import heapq
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from paligemma_engine.errors import InternalError
+from paligemma_engine.metrics import DECODE_SECONDS, DECODE_STEPS, DECODE_TOKENS, PREFILL_SECONDS, EngineMetrics
+from paligemma_engine.preparation import PreparedPrompt
+from paligemma_engine.sequence import FinishReason, Sequence, Status
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PickedToken:
+    """A token that the model chose, and its log-probability."""
+
+    token_id: int
+    logprob: float
+
+
+class Runner(Protocol):
+    """The model, as the scheduler sees it."""
+
+    @property
+    def slots(self) -> int:
+        """How many sequences can run at once."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """The tokens that end a sequence."""
+
+    def prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
+        """Puts a prompt into a free slot and returns its first token. An error leaves the slot free."""
+
+    def decode(self, slots: Collection[int]) -> dict[int, PickedToken]:
+        """The next token of each of these occupied slots. An error is fatal to all."""
+
+
+class Scheduler:
+    """Moves sequences from waiting through running to finished. Not thread-safe: the engine thread owns it."""
+
+    def __init__(self, runner: Runner, metrics: EngineMetrics, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._runner = runner
+        self._metrics = metrics
+        self._clock = clock
+        self._waiting: deque[Sequence] = deque()
+        self._running: dict[int, Sequence] = {}
+        self._free = list(range(runner.slots))  # a heap: low slots first keep the rows of a step few
+        self._finished: list[Sequence] = []
+
+    @property
+    def has_work(self) -> bool:
+        """Whether another `run_once` would move anything on."""
+        return bool(self._waiting or self._running)
+
+    @property
+    def running(self) -> Collection[Sequence]:
+        """The sequences that hold a slot."""
+        return self._running.values()
+
+    def add(self, sequences: Iterable[Sequence]) -> None:
+        """Lets sequences wait for a slot, in order."""
+        self._waiting.extend(sequences)
+
+    def run_once(self) -> list[Sequence]:
+        """One round; returns the sequences that ended in it.
+
+        Raises:
+            Exception: whatever a decode step raised; the state of all running sequences is then unknown.
+        """
+        self._end_unwanted()
+        self._admit()
+        if self._running:
+            self._step()
+        finished, self._finished = self._finished, []
+        return finished
+
+    def _end_unwanted(self) -> None:
+        now = self._clock()
+        for sequence in [*self._running.values(), *self._waiting]:
+            if sequence.cancelled:
+                self._finish(sequence, FinishReason.CANCELLED)
+            elif now >= sequence.deadline:
+                self._finish(sequence, FinishReason.DEADLINE)
+        if any(sequence.status is Status.FINISHED for sequence in self._waiting):
+            self._waiting = deque(sequence for sequence in self._waiting if sequence.status is Status.WAITING)
+
+    def _admit(self) -> None:
+        while self._waiting and self._free:
+            self._prefill(self._waiting.popleft(), heapq.heappop(self._free))
+
+    def _prefill(self, sequence: Sequence, slot: int) -> None:
+        started = self._clock()
+        try:
+            picked = self._runner.prefill(slot, sequence.prompt)
+        except Exception as error:
+            _log.exception("prefill failed")
+            heapq.heappush(self._free, slot)
+            sequence.error = InternalError(f"the model failed on this request ({type(error).__name__})")
+            self._finish(sequence, FinishReason.ERROR)
+            return
+        sequence.slot, sequence.status = slot, Status.RUNNING
+        self._running[slot] = sequence
+        sequence.first_token_at = self._clock()
+        self._metrics.observe(PREFILL_SECONDS, sequence.first_token_at - started)
+        self._append(sequence, picked)
+
+    def _step(self) -> None:
+        started = self._clock()
+        picked = self._runner.decode(self._running.keys())
+        self._metrics.count(DECODE_STEPS)
+        self._metrics.count(DECODE_SECONDS, self._clock() - started)
+        self._metrics.count(DECODE_TOKENS, len(self._running))
+        for slot, sequence in list(self._running.items()):
+            self._append(sequence, picked[slot])
+
+    def _append(self, sequence: Sequence, picked: PickedToken) -> None:
+        if picked.token_id in self._runner.eos_ids:
+            self._finish(sequence, FinishReason.EOS)
+            return
+        sequence.token_ids.append(picked.token_id)
+        sequence.logprobs.append(picked.logprob)
+        if sequence.repeats is not None and sequence.repeats.is_repeat(picked.token_id):
+            self._finish(sequence, FinishReason.REPEAT)
+        elif len(sequence.token_ids) >= sequence.max_new_tokens:
+            self._finish(sequence, FinishReason.LENGTH)
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        if sequence.slot is not None:
+            del self._running[sequence.slot]
+            heapq.heappush(self._free, sequence.slot)
+            sequence.slot = None
+        sequence.status, sequence.finish_reason = Status.FINISHED, reason
+        self._finished.append(sequence)

@@ -1,0 +1,125 @@
+"""The KV cache of all slots, and the two views of it that transformers' model is given.
+
+A slot is a row of the cache. A prefill writes the prompt's keys and values into one row; a decode step writes one
+position of every row and reads all rows:
+
+    slot 0   k k k k k k . . .      prefill view: [slot, :, 0:n] <- the prompt's n keys; attention sees them raw
+    slot 1   k k k . . . . . .
+    slot 2   k k k k k . . . .      decode view: [row, :, position[row]] <- one key a row; all rows are seen to `length`
+
+What a released slot leaves behind is never seen: a row is masked to the positions that its own sequence has written.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+@dataclass(frozen=True, slots=True)
+class SlotCache:
+    """Keys and values of every layer: each [slots, kv_heads, max_length, head_dim], allocated once."""
+
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
+
+    @classmethod
+    def allocate(
+        cls, text_config: Any, *, slots: int, max_length: int, dtype: torch.dtype, device: torch.device
+    ) -> Self:
+        """An empty cache for a text model's configuration."""
+        shape = (slots, text_config.num_key_value_heads, max_length, text_config.head_dim)
+        layers = range(text_config.num_hidden_layers)
+        return cls(
+            keys=[torch.zeros(shape, dtype=dtype, device=device) for _ in layers],
+            values=[torch.zeros(shape, dtype=dtype, device=device) for _ in layers],
+        )
+
+    @property
+    def slots(self) -> int:
+        """How many rows the cache has."""
+        return self.keys[0].shape[0]
+
+    @property
+    def max_length(self) -> int:
+        """How many positions a row has."""
+        return self.keys[0].shape[2]
+
+
+class _LayerView(CacheLayerMixin):  # type: ignore[misc]  # transformers' classes are untyped
+    """What the two views of a layer share."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        super().__init__()
+        self.keys, self.values = keys, values
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Nothing to do: the memory is there."""
+
+    def get_seq_length(self) -> int:
+        """Positions are always passed explicitly, so nobody needs to count from here."""
+        return 0
+
+    def get_max_length(self) -> int:
+        return int(self.keys.shape[2])
+
+
+class _PrefillLayer(_LayerView):
+    """`is_initialized` stays False: that is how PaliGemma knows the prefix, which it masks bidirectionally."""
+
+    slot = 0
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        length = key_states.shape[2]
+        self.keys[self.slot, :, :length].copy_(key_states[0])
+        self.values[self.slot, :, :length].copy_(value_states[0])
+        return key_states, value_states
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return query_length, 0
+
+
+class _DecodeLayer(_LayerView):
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, positions: torch.Tensor, length: int) -> None:
+        rows = len(positions)
+        super().__init__(keys[:rows], values[:rows])
+        self.is_initialized = True
+        self._rows = torch.arange(rows, device=keys.device)
+        self._positions = positions
+        self._length = length
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        self.keys[self._rows, :, self._positions] = key_states[:, :, 0]
+        self.values[self._rows, :, self._positions] = value_states[:, :, 0]
+        return self.keys[:, :, : self._length], self.values[:, :, : self._length]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        del query_length
+        return self._length, 0
+
+
+class PrefillView(Cache):  # type: ignore[misc]
+    """Writes a prompt of one sequence into one slot."""
+
+    def __init__(self, cache: SlotCache) -> None:
+        super().__init__(layers=[_PrefillLayer(*layer) for layer in zip(cache.keys, cache.values, strict=True)])
+
+    def into(self, slot: int) -> Self:
+        """Chooses the slot that the next prefill writes."""
+        for layer in self.layers:
+            layer.slot = slot
+        return self
+
+
+class DecodeView(Cache):  # type: ignore[misc]
+    """Writes one position of each of the first rows, and reads the first `length` positions of each.
+
+    A slot that nobody uses may stand beyond `length`: its write still falls into its own row, and what it reads does
+    not matter.
+    """
+
+    def __init__(self, cache: SlotCache, *, positions: torch.Tensor, length: int) -> None:
+        """`positions` int64[rows] is read at every step; it says where in its row each slot writes."""
+        layers = zip(cache.keys, cache.values, strict=True)
+        super().__init__(layers=[_DecodeLayer(keys, values, positions, length) for keys, values in layers])

@@ -1,0 +1,98 @@
+"""A request on its way through the engine, and how its sequences become one outcome."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine.detokenizer import token_texts
+from paligemma_engine.errors import Cancelled, DeadlineExceeded, EngineError, InternalError
+from paligemma_engine.preparation import PreparedImage
+from paligemma_engine.records import Answer, Request, TargetAnswer, Token
+from paligemma_engine.sequence import FinishReason, Sequence, Status
+from paligemma_engine.vocabulary import LOCS_PER_BOX, TokenClass, Vocabulary
+
+Outcome = Answer | EngineError
+OnOutcome = Callable[[Outcome], None]
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Ticket:
+    """A request that was submitted.
+
+    Attributes:
+        request: as it came.
+        on_outcome: called once, from the engine's sender thread.
+        accepted_at: on the engine's clock, in seconds.
+        deadline: on the engine's clock; infinity for none.
+        cancelled: whether the caller has gone.
+        answered: whether on_outcome has been called.
+        image: the prepared picture, once there is one.
+        sequences: one for each target, once they are known.
+    """
+
+    request: Request
+    on_outcome: OnOutcome
+    accepted_at: float
+    deadline: float = math.inf
+    cancelled: bool = False
+    answered: bool = False
+    image: PreparedImage | None = None
+    sequences: list[Sequence] = field(default_factory=list)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all of its sequences have ended."""
+        return all(sequence.status is Status.FINISHED for sequence in self.sequences)
+
+    def box_count(self, vocabulary: Vocabulary) -> int:
+        """How many boxes its sequences wrote."""
+        token_ids = [token_id for sequence in self.sequences for token_id in sequence.token_ids]
+        return sum(vocabulary.class_of(token_id) is TokenClass.LOC for token_id in token_ids) // LOCS_PER_BOX
+
+    def cancel(self) -> None:
+        """Marks it and its sequences; the engine acts on that soon."""
+        self.cancelled = True
+        for sequence in self.sequences:
+            sequence.cancelled = True
+
+
+def outcome_of(ticket: Ticket, checkpoint: Checkpoint) -> Outcome:
+    """The answer of a ticket whose sequences have ended.
+
+    A target that failed does not lose the others: only where no target was answered is the outcome an error.
+    """
+    if ticket.image is None or not any(sequence.is_answered for sequence in ticket.sequences):
+        return _failure(ticket)
+    return Answer(
+        targets=tuple(_target_answer(sequence, checkpoint) for sequence in ticket.sequences),
+        input_image=ticket.image.input_image,
+        original_hw=ticket.image.original_hw,
+    )
+
+
+def _failure(ticket: Ticket) -> EngineError:
+    reasons = {sequence.finish_reason for sequence in ticket.sequences}
+    if FinishReason.CANCELLED in reasons:
+        return Cancelled("the caller went away")
+    if FinishReason.DEADLINE in reasons:
+        return deadline_error()
+    for sequence in ticket.sequences:
+        if isinstance(sequence.error, EngineError):
+            return sequence.error
+    return InternalError("the request failed; the server's log has the cause")
+
+
+def deadline_error() -> DeadlineExceeded:
+    """What a request is answered with whose time is up."""
+    return DeadlineExceeded("the request's time was up before it was answered; allow more time or ask for less")
+
+
+def _target_answer(sequence: Sequence, checkpoint: Checkpoint) -> TargetAnswer:
+    texts = token_texts(checkpoint.processor.tokenizer, sequence.token_ids)
+    reason = sequence.finish_reason or FinishReason.ERROR
+    return TargetAnswer(
+        target=sequence.prompt.asked.target,
+        tokens=tuple(Token(*pair) for pair in zip(texts, sequence.logprobs, strict=True)),
+        finish_reason=reason.value,
+    )

@@ -1,0 +1,133 @@
+"""Runs Triton under supervision: starts it, waits until every model is ready, watches it, ends it cleanly.
+
+Triton itself does not notice when the process behind a Python model dies or hangs: it stays "ready" and requests
+wait for ever. This supervisor does. It watches
+
+    the server process and its health endpoint,
+    the stub processes, one for each instance of a Python model,
+    the engines' heartbeat files (which also say how many requests are unanswered),
+
+and when one of them is dead or stuck it ends the server with a clear last line and status 1, or, with --restart,
+starts it again. SIGTERM and SIGINT let running requests end, for --drain-timeout-s at most; a second one does not wait.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+from supervision.ports import PortError, check_ports
+from supervision.server import Server, ServerFailed, ServerOptions
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MAX_FAILURES = 5  # with --restart: so many failures in a row, each within the time below, are for a person to look at
+FAILURE_WINDOW_S = 120.0
+RESTART_PAUSE_S = 1.0
+
+
+def main() -> int:
+    """Returns the exit status: 0 after a signal, 1 after a failure, 2 for settings that cannot work."""
+    arguments = parse_arguments()
+    stop = install_signal_handlers()
+    try:
+        options = read_options(arguments)
+        check_ports(options.host, options.ports)
+    except PortError as error:
+        say(str(error))
+        return 2
+    failures = 0
+    while True:
+        started = time.monotonic()
+        try:
+            run_once(options, stop)
+        except ServerFailed as failure:
+            failures = failures + 1 if time.monotonic() - started < FAILURE_WINDOW_S else 1
+            if not arguments.restart or failures >= MAX_FAILURES or stop.requested.is_set():
+                say(f"{failure}; the server has been ended")
+                return 1
+            say(f"{failure}; starting the server again")
+            stop.requested.wait(RESTART_PAUSE_S)
+        else:
+            say("stopped")
+            return 0
+
+
+def run_once(options: ServerOptions, stop: "Stop") -> None:
+    """One life of the server; returns after a signal.
+
+    Raises:
+        ServerFailed: it did not start, or died, or hangs; it has been ended.
+    """
+    started = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="heartbeat-") as heartbeat_dir,
+        Server(options, Path(heartbeat_dir)) as server,
+    ):
+        server.wait_ready(stop.requested)
+        if not stop.requested.is_set():
+            say(f"ready after {time.monotonic() - started:.1f} s")
+        server.watch(stop.requested)
+        server.drain(stop.at_once)
+
+
+class Stop:
+    """What the signals ask for."""
+
+    def __init__(self) -> None:
+        self.requested = threading.Event()
+        self.at_once = threading.Event()
+
+
+def install_signal_handlers() -> Stop:
+    """The first SIGTERM or SIGINT asks for a stop, the second for one at once."""
+    stop = Stop()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        (stop.at_once if stop.requested.is_set() else stop.requested).set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return stop
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Runs Triton with this repository's models under supervision.")
+    parser.add_argument("--model-repository", type=Path, default=REPOSITORY / "model_repository")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 in a container")
+    parser.add_argument("--restart", action="store_true", help="start the server again when it failed")
+    parser.add_argument("--drain-timeout-s", type=float, default=30.0, help="how long running requests may take to end")
+    parser.add_argument(
+        "--stall-timeout-s", type=float, default=120.0, help="a heartbeat this old means a stuck engine"
+    )
+    parser.add_argument("tritonserver_options", nargs="*", help="after --: passed on to tritonserver as they are")
+    return parser.parse_args()
+
+
+def read_options(arguments: argparse.Namespace) -> ServerOptions:
+    """The server's options from command line and environment; raises PortError."""
+    models_dir = os.environ.get("MODELS_DIR") or os.environ.get("MODEL_DIR") or REPOSITORY / "models"
+    return ServerOptions(
+        model_repository=arguments.model_repository.resolve(),
+        models_dir=Path(models_dir).resolve(),
+        host=arguments.host,
+        ports=ServerOptions.read_ports(os.environ),
+        drain_timeout_s=arguments.drain_timeout_s,
+        stall_timeout_s=arguments.stall_timeout_s,
+        extra_options=tuple(arguments.tritonserver_options),
+    )
+
+
+def say(message: str) -> None:
+    """One line of the supervisor's own, among the server's."""
+    sys.stdout.write(f"serve: {message}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""Ports: read from variables, and checked before anything slow is started."""
+
+import errno
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+MAX_PORT: Final = 65535
+
+
+class PortError(Exception):
+    """A port cannot be used; the message names the port and its variable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port and the variable that sets it."""
+
+    variable: str
+    number: int
+
+
+def read_port(environ: Mapping[str, str], variable: str, default: int) -> Port:
+    """A port from the environment; raises PortError for what is none."""
+    text = environ.get(variable, "").strip() or str(default)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_PORT):
+        raise PortError(f"{variable} must be a port between 1 and {MAX_PORT}, not {text!r}")
+    return Port(variable, int(text))
+
+
+def check_ports(host: str, ports: list[Port]) -> None:
+    """Raises PortError where a port is taken, or named twice."""
+    seen: dict[int, Port] = {}
+    for port in ports:
+        if port.number in seen:
+            raise PortError(f"port {port.number} is given twice: {seen[port.number].variable} and {port.variable}")
+        seen[port.number] = port
+        check_port(host, port)
+
+
+def check_port(host: str, port: Port) -> None:
+    """Raises PortError where a port is taken or may not be used."""
+    with socket.socket() as listener:
+        listener.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # as servers do, so that TIME_WAIT is no obstacle
+        try:
+            listener.bind((host, port.number))
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            problem = "is in use" if taken else f"cannot be used ({error.strerror})"
+            raise PortError(f"port {port.number} {problem}; set {port.variable} to another one") from error

@@ -1,0 +1,223 @@
+"""One run of tritonserver: started, watched, drained, ended with everything that belongs to it."""
+
+import collections
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, Final, Self
+
+import psutil
+
+from supervision import heartbeats
+from supervision.ports import Port, read_port
+from supervision.processes import is_alive, when_parent_dies
+
+POLL_S: Final = 0.5
+HEALTH_TIMEOUT_S: Final = 5.0
+HEALTH_FAILURES: Final = 6  # in a row, before a server that still runs is called stuck
+EXIT_TIMEOUT_S: Final = 30  # for tritonserver to finish what it has in hand
+END_GRACE_S: Final = 5.0  # for a server that has already failed
+LOG_LINES_KEPT: Final = 400
+LOG_LINES_SHOWN: Final = 12
+
+FAILED_LOAD: Final = "failed to load '"
+ERROR_LINE: Final = re.compile(r"E[0-9]{4} |error: |Traceback")
+
+STUB_NAME: Final = "triton_python_backend_stub"
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # where the Python backend keeps its regions
+
+
+class ServerFailed(Exception):
+    """The server did not start, or died, or hangs; the message says what happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How to run the server.
+
+    Attributes:
+        model_repository: folder with the models.
+        models_dir: folder with weights; handed to the models as MODELS_DIR.
+        host: address to listen on.
+        ports: HTTP, gRPC and metrics, in this order.
+        drain_timeout_s: how long running requests may take to end.
+        stall_timeout_s: a heartbeat this old means a stuck engine.
+        extra_options: for tritonserver, as they are.
+    """
+
+    model_repository: Path
+    models_dir: Path
+    host: str
+    ports: list[Port]
+    drain_timeout_s: float
+    stall_timeout_s: float
+    extra_options: tuple[str, ...] = ()
+
+    @staticmethod
+    def read_ports(environ: Mapping[str, str]) -> list[Port]:
+        """HTTP, gRPC and metrics ports from the environment; raises PortError."""
+        return [
+            read_port(environ, "TRITON_HTTP_PORT", 8010),
+            read_port(environ, "TRITON_GRPC_PORT", 8011),
+            read_port(environ, "TRITON_METRICS_PORT", 8012),
+        ]
+
+
+class Server:
+    """A tritonserver process and what belongs to it; leaving the context ends all of it."""
+
+    def __init__(self, options: ServerOptions, heartbeat_dir: Path) -> None:
+        self._options = options
+        self._heartbeat_dir = heartbeat_dir
+        self._shared_memory_prefix = f"triton_{uuid.uuid4().hex[:12]}_"
+        self._log: collections.deque[str] = collections.deque(maxlen=LOG_LINES_KEPT)
+        self._stubs: list[psutil.Process] = []
+        self._health_failures = 0
+
+    def __enter__(self) -> Self:
+        """Starts the process; raises ServerFailed where there is no tritonserver."""
+        if shutil.which("tritonserver") is None:
+            raise ServerFailed("there is no tritonserver on PATH; scripts/demo.sh sets one up")
+        environment = {
+            **os.environ,
+            "MODELS_DIR": str(self._options.models_dir),
+            "HEARTBEAT_DIR": str(self._heartbeat_dir),
+        }
+        self._process = subprocess.Popen(
+            self._command(),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C in the terminal is for the supervisor, which ends the server in order
+            preexec_fn=when_parent_dies(signal.SIGKILL),  # noqa: PLW1509  # one system call, looked up before the fork
+        )
+        assert self._process.stdout is not None
+        self._pump = threading.Thread(target=self._pump_log, args=(self._process.stdout,), daemon=True)
+        self._pump.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._end(END_GRACE_S)
+
+    def wait_ready(self, stop: threading.Event) -> None:
+        """Returns when every model is ready, or a stop is asked for; raises ServerFailed where one cannot be."""
+        while not stop.wait(POLL_S):
+            if self._process.poll() is not None:
+                raise ServerFailed(
+                    f"tritonserver did not start (status {self._process.returncode}){self._log_extract()}"
+                )
+            if self._is_healthy("ready"):
+                self._stubs = self._find_stubs()
+                return
+
+    def watch(self, stop: threading.Event) -> None:
+        """Returns when a stop is asked for; raises ServerFailed when something is dead or stuck."""
+        while not stop.wait(POLL_S):
+            self._check()
+
+    def drain(self, at_once: threading.Event) -> None:
+        """Lets running requests end, then the server."""
+        give_up_at = time.monotonic() + self._options.drain_timeout_s
+        while time.monotonic() < give_up_at and not at_once.is_set() and self._process.poll() is None:
+            if heartbeats.unanswered(self._heartbeat_dir) == 0:
+                break
+            time.sleep(0.1)
+        self._end(END_GRACE_S if at_once.is_set() else EXIT_TIMEOUT_S + END_GRACE_S)
+
+    def _command(self) -> list[str]:
+        options = self._options
+        http, grpc, metrics = (port.number for port in options.ports)
+        return [
+            "tritonserver",
+            f"--model-repository={options.model_repository}",
+            f"--http-address={options.host}",
+            f"--http-port={http}",
+            f"--grpc-address={options.host}",
+            f"--grpc-port={grpc}",
+            f"--metrics-address={options.host}",
+            f"--metrics-port={metrics}",
+            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            "--disable-auto-complete-config",  # the configurations are complete; completing them would cost a start
+            f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
+            *options.extra_options,
+        ]
+
+    def _check(self) -> None:
+        if self._process.poll() is not None:
+            raise ServerFailed(f"tritonserver died (status {self._process.returncode}){self._log_extract()}")
+        for stub in self._stubs:
+            if not is_alive(stub):
+                raise ServerFailed(f"the process of model {self._model_of(stub)} died (pid {stub.pid})")
+        for name, age_s in heartbeats.ages_s(self._heartbeat_dir).items():
+            if age_s > self._options.stall_timeout_s:
+                raise ServerFailed(f"engine {name} is stuck: no sign of life for {age_s:.0f} s")
+        self._health_failures = 0 if self._is_healthy("live") else self._health_failures + 1
+        if self._health_failures >= HEALTH_FAILURES:
+            raise ServerFailed(f"tritonserver is stuck: {HEALTH_FAILURES} health checks in a row failed")
+
+    def _is_healthy(self, probe: str) -> bool:
+        host = "127.0.0.1" if self._options.host == "0.0.0.0" else self._options.host  # noqa: S104
+        url = f"http://{host}:{self._options.ports[0].number}/v2/health/{probe}"
+        try:
+            with urllib.request.urlopen(url, timeout=HEALTH_TIMEOUT_S) as response:
+                return bool(response.status == HTTPStatus.OK)
+        except (OSError, urllib.error.HTTPError):
+            return False
+
+    def _find_stubs(self) -> list[psutil.Process]:
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        self._models = {child.pid: child.cmdline() for child in children}
+        return [child for child in children if child.name().startswith(STUB_NAME[:15])]
+
+    def _model_of(self, stub: psutil.Process) -> str:
+        """The model that a stub serves: its command line holds `.../<model>/<version>/model.py`."""
+        paths = [Path(word) for word in self._models.get(stub.pid, []) if word.endswith("model.py")]
+        return paths[0].parent.parent.name if paths else "?"
+
+    def _end(self, grace_s: float) -> None:
+        """Ends the server and its stubs, and clears away the shared memory that a killed one leaves."""
+        if self._process.poll() is None:
+            family = psutil.Process(self._process.pid).children(recursive=True)
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        else:
+            family = []
+        for process in {*family, *self._stubs}:
+            if is_alive(process):
+                process.kill()
+        psutil.wait_procs({*family, *self._stubs}, timeout=END_GRACE_S)
+        self._pump.join(END_GRACE_S)
+        for region in SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
+            region.unlink(missing_ok=True)
+
+    def _pump_log(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            text = line.decode(errors="replace")
+            self._log.append(text.rstrip())
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def _log_extract(self) -> str:
+        """The log's lines that say what went wrong, to follow a message."""
+        self._pump.join(END_GRACE_S)
+        failed_loads = [line for line in self._log if FAILED_LOAD in line and "Internal: " in line]
+        telling = failed_loads or [line for line in self._log if ERROR_LINE.match(line)]
+        # What follows an exception's text, written as one line, is where it was raised.
+        causes = [line.partition(r"\n\nAt:")[0].partition('] "')[2] or line for line in telling]
+        return "".join(f"\n  {cause}" for cause in causes[-LOG_LINES_SHOWN:])
