@@ -21,7 +21,7 @@ def load_arrays(path: Path) -> Arrays:
         CheckpointError: no such file, a damaged one, one that would need pickle, or arrays that do not fit.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             stored = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file; set VAE_CHECKPOINT to a file under MODELS_DIR") from error

@@ -11,7 +11,8 @@ import triton_python_backend_utils as pb_utils
 from cancellation import CancellationWatcher
 from publisher import MetricsPublisher
 
-from paligemma_engine import Answer, EngineConfig, EngineMetrics, Outcome, Request, start_engine, to_tensors
+from paligemma_engine import Answer, EngineConfig, EngineMetrics, Outcome, Request, to_tensors
+from paligemma_engine.startup import start_engine
 
 _DRAIN_TIMEOUT_S = 20.0  # below tritonserver's own exit timeout of 30 s
 _LAST_ANSWERS_S = 0.5  # for Triton to take the answers sent just before this process ends

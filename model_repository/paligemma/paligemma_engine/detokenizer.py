@@ -1,9 +1,13 @@
 """Each generated token's text as it stands in the answer."""
 
+import codecs
+import itertools
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from tokenizers.decoders import DecodeStream
+_BYTE_PIECE: Final = re.compile(r"<0x([0-9A-F]{2})>")  # how SentencePiece writes a byte of an unknown character
+_REPLACEMENT: Final = "\ufffd"
 
 
 def token_texts(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
@@ -12,10 +16,22 @@ def token_texts(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
     A character whose bytes are spread over several tokens belongs to the last of them.
     """
     backend = tokenizer.backend_tokenizer
-    stream = DecodeStream(skip_special_tokens=False)
-    texts = [stream.step(backend, token_id) or "" for token_id in token_ids]
-    decoded = backend.decode(list(token_ids), skip_special_tokens=False)
-    joined = "".join(texts)
-    if texts and decoded != joined:
-        texts[-1] += decoded[len(joined) :]  # bytes of a character that the answer did not finish
+    pieces = [(token_id, _BYTE_PIECE.fullmatch(backend.id_to_token(token_id) or "")) for token_id in token_ids]
+    texts: list[str] = []
+    for are_bytes, run in itertools.groupby(pieces, key=lambda piece: piece[1] is not None):
+        if are_bytes:
+            texts += _byte_texts(bytes(int(match[1], 16) for _, match in run if match is not None))
+        else:
+            texts += [backend.decode([token_id], skip_special_tokens=False) for token_id, _ in run]
+    return texts
+
+
+def _byte_texts(run: bytes) -> list[str]:
+    """One text for each byte; where the run is not UTF-8, all are replaced, as tokenizers' own decoder does."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        texts = [decoder.decode(run[index : index + 1]) for index in range(len(run))]
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return [_REPLACEMENT] * len(run)
     return texts

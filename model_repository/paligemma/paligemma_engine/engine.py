@@ -139,7 +139,7 @@ class Engine:
             with self._lock:
                 self._refusal = failure
             self._answer_all(failure)
-            self._sender.close()
+            self._sender.flush()
             self._on_fatal()
 
     def _take_inbox(self) -> None:
@@ -184,7 +184,7 @@ class Engine:
 
     def _outcome_of(self, ticket: Ticket) -> Outcome:
         try:
-            return outcome_of(ticket, self._checkpoint)
+            return outcome_of(ticket, self._checkpoint.processor.tokenizer)
         except Exception:
             _log.exception("an answer could not be built")
             return InternalError("the answer could not be built; the server's log has the cause")

@@ -33,6 +33,7 @@ def configure_pillow(limits: ImageLimits) -> None:
     pillow_heif.register_heif_opener()
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
     warnings.simplefilter("error", Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # strangers' odd files are no news
 
 
 def decode_image(encoded: bytes, limits: ImageLimits) -> Image.Image:

@@ -6,7 +6,8 @@ from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import Cancelled, InvalidArgument, ModelNotAllowed
 from paligemma_engine.images import ImageLimits, configure_pillow, decode_image
-from paligemma_engine.preparation import PreparedPrompt, prepare_image, tokenize_prompt
+from paligemma_engine.preparation import prepare_image, tokenize_prompt
+from paligemma_engine.prepared import PreparedPrompt
 from paligemma_engine.prompts import TargetPrompt, Task, split_prompt
 from paligemma_engine.records import Request
 from paligemma_engine.repeats import RepeatDetector

@@ -1,15 +1,14 @@
 """From a request's bytes and words to what the model is given."""
 
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.errors import InvalidPrompt
+from paligemma_engine.prepared import PreparedImage
 from paligemma_engine.prompts import TargetPrompt
 
 MAX_PROMPT_TOKENS: Final = 128  # of the user's words; the image's tokens come on top
@@ -17,43 +16,13 @@ MAX_PROMPT_TOKENS: Final = 128  # of the user's words; the image's tokens come o
 _LEVELS: Final = 255
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedImage:
-    """An image as the model takes it.
-
-    Attributes:
-        pixel_values: float32[1, 3, R, R], normalised as the checkpoint's processor does.
-        input_image: uint8[R, R, 3], the same picture before normalisation.
-        original_hw: height and width of the user's image, upright.
-    """
-
-    pixel_values: torch.Tensor
-    input_image: NDArray[np.uint8]
-    original_hw: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedPrompt:
-    """What a prefill is given.
-
-    Attributes:
-        image: the picture.
-        input_ids: image placeholders, `<bos>`, the prompt, a newline.
-        asked: the words behind it.
-    """
-
-    image: PreparedImage
-    input_ids: list[int]
-    asked: TargetPrompt
-
-
 def prepare_image(checkpoint: Checkpoint, image: Image.Image) -> PreparedImage:
     """Runs the checkpoint's own image processor over an RGB image."""
     processor = checkpoint.processor.image_processor
-    pixel_values: torch.Tensor = processor(images=image, return_tensors="pt")["pixel_values"]
+    pixel_values: NDArray[np.float32] = processor(images=image, return_tensors="np")["pixel_values"][0]
     return PreparedImage(
         pixel_values=pixel_values,
-        input_image=_before_normalisation(processor, pixel_values[0]),
+        input_image=_before_normalisation(processor, pixel_values),
         original_hw=(image.height, image.width),
     )
 
@@ -75,10 +44,10 @@ def tokenize_prompt(checkpoint: Checkpoint, asked: TargetPrompt) -> list[int]:
     return input_ids
 
 
-def _before_normalisation(processor: Any, pixel_values: torch.Tensor) -> NDArray[np.uint8]:
+def _before_normalisation(processor: Any, pixel_values: NDArray[np.float32]) -> NDArray[np.uint8]:
     """uint8[R, R, 3] of float32[3, R, R]: the processor rounds to bytes before it normalises, so this is exact."""
     mean = np.array(processor.image_mean, np.float32)
     std = np.array(processor.image_std, np.float32)
-    fractions: NDArray[np.float32] = pixel_values.numpy().transpose(1, 2, 0) * std + mean
+    fractions: NDArray[np.float32] = pixel_values.transpose(1, 2, 0) * std + mean
     levels: NDArray[np.float32] = np.clip(np.rint(fractions * _LEVELS), 0, _LEVELS)
     return levels.astype(np.uint8)

@@ -31,9 +31,9 @@ class RepeatDetector:
                 key = (*self._places, *self._label)
                 self._places, self._label = [], []
                 return self._task is Task.DETECT and self._is_known(key)
-            case _:
+            case TokenClass.TEXT:
                 self._label.append(token_id)
-                return False
+        return False
 
     def _is_known(self, key: tuple[int, ...]) -> bool:
         known = key in self._seen

@@ -10,12 +10,8 @@ from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.cuda_graph import capture
 from paligemma_engine.decode_step import DecodeStep, Picker, SlotState
 from paligemma_engine.grammar import Grammar
-from paligemma_engine.preparation import (
-    MAX_PROMPT_TOKENS,
-    PreparedImage,
-    PreparedPrompt,
-    tokenize_prompt,
-)
+from paligemma_engine.preparation import MAX_PROMPT_TOKENS, tokenize_prompt
+from paligemma_engine.prepared import PreparedImage, PreparedPrompt
 from paligemma_engine.prompts import split_prompt
 from paligemma_engine.scheduler import PickedToken
 from paligemma_engine.slot_cache import PrefillView, SlotCache
@@ -45,22 +41,23 @@ class ModelRunner:
     """A checkpoint with its slots. Not thread-safe: the engine thread owns it."""
 
     def __init__(self, checkpoint: Checkpoint, *, slots: int, max_new_tokens: int, grammar: bool) -> None:
-        device = checkpoint.device
         self._checkpoint = checkpoint
+        self._device: torch.device = checkpoint.model.device
+        self._dtype: torch.dtype = checkpoint.model.lm_head.weight.dtype
         self._grammar = Grammar.build(checkpoint.vocabulary, enabled=grammar)
-        self._picker = Picker(self._grammar).to(device)
+        self._picker = Picker(self._grammar).to(self._device)
         self._cache = SlotCache.allocate(
             checkpoint.model.config.get_text_config(),
             slots=slots,
             max_length=checkpoint.image_token_count + MAX_PROMPT_TOKENS + max_new_tokens,
-            dtype=checkpoint.dtype,
-            device=device,
+            dtype=self._dtype,
+            device=self._device,
         )
-        self._state = SlotState.allocate(slots, device)
+        self._state = SlotState.allocate(slots, self._device)
         self._prefill_view = PrefillView(self._cache)
         self._positions = [0] * slots  # the host's copy, so that no step has to wait for the device
         self._row_buckets = row_buckets(slots)
-        self._length_buckets = length_buckets(self._cache.max_length, on_gpu=device.type == "cuda")
+        self._length_buckets = length_buckets(self._cache.max_length, on_gpu=self._device.type == "cuda")
         self._steps = {
             (rows, length): self._build_step(rows, length)
             for rows in self._row_buckets
@@ -80,18 +77,18 @@ class ModelRunner:
     @torch.inference_mode()
     def prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
         """Puts a prompt into a slot, at its own length, and returns its first token."""
-        device = self._checkpoint.device
-        input_ids = torch.tensor([prompt.input_ids], device=device)
+        input_ids = torch.tensor([prompt.input_ids], device=self._device)
+        pixel_values = torch.from_numpy(prompt.image.pixel_values)[None]
         logits = self._checkpoint.model(
             input_ids=input_ids,
-            pixel_values=prompt.image.pixel_values.to(device, self._checkpoint.dtype),
+            pixel_values=pixel_values.to(self._device, self._dtype),
             attention_mask=torch.ones_like(input_ids),
             token_type_ids=torch.zeros_like(input_ids),  # all prefix: without it the prefix would be causal
             past_key_values=self._prefill_view.into(slot),
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        start = torch.tensor([self._grammar.start[prompt.asked.task]], device=device)
+        start = torch.tensor([self._grammar.start[prompt.asked.task]], device=self._device)
         token_ids, logprobs, grammar_states = self._picker(logits, start)
         self._state.set(slot, token_id=token_ids[0], position=len(prompt.input_ids), grammar_state=grammar_states[0])
         self._positions[slot] = len(prompt.input_ids)
@@ -112,7 +109,8 @@ class ModelRunner:
         """Runs everything once, so that no request pays for a first time."""
         size: Any = self._checkpoint.processor.image_processor.size
         height, width = size["height"], size["width"]
-        blank = PreparedImage(torch.zeros(1, 3, height, width), np.zeros((height, width, 3), np.uint8), (height, width))
+        no_pixels = np.zeros((3, height, width), np.float32)
+        blank = PreparedImage(no_pixels, np.zeros((height, width, 3), np.uint8), (height, width))
         asked = split_prompt("segment cat")[0]
         self.prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))
         with torch.inference_mode():
@@ -123,4 +121,4 @@ class ModelRunner:
     def _build_step(self, rows: int, length: int) -> Step:
         model, cache, state = self._checkpoint.model, self._cache, self._state
         step = DecodeStep(model, cache, state, self._picker, rows=rows, length=length).eval()
-        return capture(step) if self._checkpoint.device.type == "cuda" else step
+        return capture(step) if self._device.type == "cuda" else step

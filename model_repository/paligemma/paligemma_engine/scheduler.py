@@ -15,7 +15,7 @@ from typing import Protocol
 
 from paligemma_engine.errors import InternalError
 from paligemma_engine.metrics import DECODE_SECONDS, DECODE_STEPS, DECODE_TOKENS, PREFILL_SECONDS, EngineMetrics
-from paligemma_engine.preparation import PreparedPrompt
+from paligemma_engine.prepared import PreparedPrompt
 from paligemma_engine.sequence import FinishReason, Sequence, Status
 
 _log = logging.getLogger(__name__)

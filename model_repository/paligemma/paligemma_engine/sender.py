@@ -20,8 +20,14 @@ class Sender:
         """Hands over a job; what it raises is logged and harms no other."""
         self._jobs.put(job)
 
-    def close(self) -> None:
+    def flush(self) -> None:
         """Returns when every job handed over before has run."""
+        done = threading.Event()
+        self._jobs.put(done.set)
+        done.wait()
+
+    def close(self) -> None:
+        """Runs every job handed over before, and ends."""
         self._jobs.put(None)
         self._thread.join()
 

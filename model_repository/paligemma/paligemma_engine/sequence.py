@@ -4,7 +4,7 @@ import enum
 import math
 from dataclasses import dataclass, field
 
-from paligemma_engine.preparation import PreparedPrompt
+from paligemma_engine.prepared import PreparedPrompt
 from paligemma_engine.repeats import RepeatDetector
 
 

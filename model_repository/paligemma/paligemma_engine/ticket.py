@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.detokenizer import token_texts
 from paligemma_engine.errors import Cancelled, DeadlineExceeded, EngineError, InternalError
-from paligemma_engine.preparation import PreparedImage
+from paligemma_engine.prepared import PreparedImage
 from paligemma_engine.records import Answer, Request, TargetAnswer, Token
 from paligemma_engine.sequence import FinishReason, Sequence, Status
 from paligemma_engine.vocabulary import LOCS_PER_BOX, TokenClass, Vocabulary
@@ -57,7 +57,7 @@ class Ticket:
             sequence.cancelled = True
 
 
-def outcome_of(ticket: Ticket, checkpoint: Checkpoint) -> Outcome:
+def outcome_of(ticket: Ticket, tokenizer: Any) -> Outcome:
     """The answer of a ticket whose sequences have ended.
 
     A target that failed does not lose the others: only where no target was answered is the outcome an error.
@@ -65,7 +65,7 @@ def outcome_of(ticket: Ticket, checkpoint: Checkpoint) -> Outcome:
     if ticket.image is None or not any(sequence.is_answered for sequence in ticket.sequences):
         return _failure(ticket)
     return Answer(
-        targets=tuple(_target_answer(sequence, checkpoint) for sequence in ticket.sequences),
+        targets=tuple(_target_answer(sequence, tokenizer) for sequence in ticket.sequences),
         input_image=ticket.image.input_image,
         original_hw=ticket.image.original_hw,
     )
@@ -88,8 +88,8 @@ def deadline_error() -> DeadlineExceeded:
     return DeadlineExceeded("the request's time was up before it was answered; allow more time or ask for less")
 
 
-def _target_answer(sequence: Sequence, checkpoint: Checkpoint) -> TargetAnswer:
-    texts = token_texts(checkpoint.processor.tokenizer, sequence.token_ids)
+def _target_answer(sequence: Sequence, tokenizer: Any) -> TargetAnswer:
+    texts = token_texts(tokenizer, sequence.token_ids)
     reason = sequence.finish_reason or FinishReason.ERROR
     return TargetAnswer(
         target=sequence.prompt.asked.target,

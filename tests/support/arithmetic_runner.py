@@ -1,0 +1,55 @@
+"""A runner whose tokens can be computed on paper: the strict stand-in for a model in the scheduler's tests.
+
+A prompt `[start, stride, count]` is answered with `start, start + stride, start + 2 * stride, ...`, and the end token
+after `count` of them. Each slot keeps its own sum, so a mixed-up row gives a wrong number, and a prefill into an
+occupied slot, or a decode of an empty one, is an error.
+"""
+
+from collections.abc import Collection
+
+import numpy as np
+
+from paligemma_engine.prepared import PreparedImage, PreparedPrompt
+from paligemma_engine.prompts import TargetPrompt, Task
+from paligemma_engine.scheduler import PickedToken
+from paligemma_engine.sequence import Sequence
+
+EOS_ID = 0
+POISON = -1  # as a start: the prefill raises; as a stride: the decode step does
+
+
+class ArithmeticRunner:
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.eos_ids = frozenset({EOS_ID})
+        self.rows: dict[int, tuple[int, int, int]] = {}
+        self.decoded: list[frozenset[int]] = []
+
+    def prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
+        start, stride, count = prompt.input_ids
+        if start == POISON:
+            raise ValueError("poisoned")
+        assert 0 <= slot < self.slots
+        self.rows[slot] = (start, stride, count - 1)
+        return self._picked(start if count else EOS_ID)
+
+    def decode(self, slots: Collection[int]) -> dict[int, PickedToken]:
+        self.decoded.append(frozenset(slots))
+        picked = {}
+        for slot in slots:
+            number, stride, left = self.rows[slot]
+            if stride == POISON:
+                raise RuntimeError("the device is lost")
+            self.rows[slot] = (number + stride, stride, left - 1)
+            picked[slot] = self._picked(number + stride if left > 0 else EOS_ID)
+        return picked
+
+    def _picked(self, token_id: int) -> PickedToken:
+        return PickedToken(token_id, -token_id / 1000)
+
+
+def sequence(start: int, stride: int, count: int, *, max_new_tokens: int = 100, **fields: object) -> Sequence:
+    """A sequence that asks the runner for `count` numbers."""
+    image = PreparedImage(np.zeros((3, 1, 1), np.float32), np.zeros((1, 1, 3), np.uint8), (1, 1))
+    prompt = PreparedPrompt(image, [start, stride, count], TargetPrompt(Task.OTHER, "", ""))
+    return Sequence(prompt=prompt, max_new_tokens=max_new_tokens, **fields)  # type: ignore[arg-type]

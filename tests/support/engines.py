@@ -1,0 +1,105 @@
+"""Engines for tests: the demo checkpoint loaded once, real or faulty runners, and a way to wait for outcomes."""
+
+import functools
+import threading
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from checkpoints import DEMO_MODEL_ID
+
+from paligemma_engine import Engine, EngineConfig, EngineMetrics, Outcome, Request, Ticket
+from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine.loading import load_checkpoint
+from paligemma_engine.metrics import MetricKind
+from paligemma_engine.prepared import PreparedPrompt
+from paligemma_engine.runner import ModelRunner
+from paligemma_engine.scheduler import PickedToken
+
+ANSWER_TIMEOUT_S = 60.0
+
+
+@functools.cache
+def demo_checkpoint(models_dir: Path) -> Checkpoint:
+    return load_checkpoint(EngineConfig(model_id=DEMO_MODEL_ID, models_dir=models_dir))
+
+
+class FaultyRunner:
+    """A real runner that fails where a test says so, and can be held before its next step."""
+
+    def __init__(self, runner: ModelRunner) -> None:
+        self._runner = runner
+        self.slots, self.eos_ids = runner.slots, runner.eos_ids
+        self.fail_prefill_of: str | None = None
+        self.fail_decode = False
+        self.may_run = threading.Event()
+        self.may_run.set()
+        self.steps = 0
+
+    def prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
+        self.may_run.wait(ANSWER_TIMEOUT_S)
+        if prompt.asked.target == self.fail_prefill_of:
+            raise RuntimeError("poisoned")
+        return self._runner.prefill(slot, prompt)
+
+    def decode(self, slots: Collection[int]) -> dict[int, PickedToken]:
+        self.may_run.wait(ANSWER_TIMEOUT_S)
+        if self.fail_decode:
+            raise RuntimeError("the device is lost")
+        self.steps += 1
+        return self._runner.decode(slots)
+
+
+class Pending:
+    """An outcome that is still to come, and how often it came."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+        self.ticket: Ticket | None = None
+        self._answered = threading.Event()
+
+    def __call__(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self._answered.set()
+
+    def wait(self) -> Any:
+        assert self._answered.wait(ANSWER_TIMEOUT_S), "no answer"
+        return self.outcomes[0]
+
+
+class Bench:
+    """An engine with everything a test wants to reach."""
+
+    def __init__(self, models_dir: Path, *, on_fatal: Callable[[], None] | None = None, **settings: Any) -> None:
+        self.checkpoint = demo_checkpoint(models_dir)
+        self.config = EngineConfig(**{"model_id": DEMO_MODEL_ID, "models_dir": models_dir, "max_slots": 4, **settings})
+        runner = ModelRunner(
+            self.checkpoint,
+            slots=self.config.max_slots,
+            max_new_tokens=self.config.max_new_tokens,
+            grammar=self.config.grammar,
+        )
+        self.runner = FaultyRunner(runner)
+        self.metrics = EngineMetrics()
+        self._totals: dict[str, float] = {}
+        self.fatal = threading.Event()
+        self.engine = Engine(
+            self.config, self.checkpoint, self.runner, self.metrics, on_fatal=on_fatal or self.fatal.set
+        )
+
+    def submit(self, image: bytes, prompt: str, **arguments: Any) -> Pending:
+        pending = Pending()
+        pending.ticket = self.engine.submit(Request(image=image, prompt=prompt, **arguments), pending)
+        return pending
+
+    def ask(self, image: bytes, prompt: str, **arguments: Any) -> Any:
+        return self.submit(image, prompt, **arguments).wait()
+
+    def totals_so_far(self) -> dict[str, float]:
+        """Counters and numbers of observations added up, gauges at their newest."""
+        for sample in self.metrics.drain():
+            name = ":".join([sample.family.name, *sample.labels.values()])
+            amount = 1.0 if sample.family.kind is MetricKind.HISTOGRAM else sample.value
+            earlier = 0.0 if sample.family.kind is MetricKind.GAUGE else self._totals.get(name, 0.0)
+            self._totals[name] = earlier + amount
+        return self._totals

@@ -1,0 +1,183 @@
+"""Settings, vocabulary, metrics, tensors and the compiled decode step."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from engines import demo_checkpoint
+
+from paligemma_engine import Answer, EngineConfig, EngineMetrics, to_tensors
+from paligemma_engine import errors as engine_errors
+from paligemma_engine import metrics as families
+from paligemma_engine.config import ConfigError
+from paligemma_engine.errors import EngineError, ModelFailed
+from paligemma_engine.loading import load_checkpoint, torch_dtype
+from paligemma_engine.records import TargetAnswer, Token
+from paligemma_engine.runner import ModelRunner, length_buckets, row_buckets
+from paligemma_engine.vocabulary import TokenClass, Vocabulary
+
+
+class TestConfig:
+    def test_defaults(self) -> None:
+        assert EngineConfig.from_env({}) == EngineConfig()
+        assert EngineConfig.from_env({}, device="cuda:0").max_slots == 32
+
+    def test_values(self, tmp_path: Path) -> None:
+        environ = {
+            "MODEL_ID": "a/b",
+            "MODELS_DIR": str(tmp_path),
+            "DTYPE": "BFloat16",
+            "MAX_SLOTS": "auto",
+            "MAX_PENDING": "7",
+            "GRAMMAR": "off",
+            "MAX_IMAGE_PIXELS": "",
+        }
+        config = EngineConfig.from_env(environ)
+        assert (config.model_id, config.models_dir, config.dtype) == ("a/b", tmp_path, "bfloat16")
+        assert (config.max_slots, config.max_pending, config.grammar) == (8, 7, False)
+        assert config.max_image_pixels == EngineConfig().max_image_pixels
+
+    @pytest.mark.parametrize(
+        "environ",
+        [{"MAX_SLOTS": "0"}, {"MAX_PENDING": "-1"}, {"MAX_NEW_TOKENS": "many"}, {"DTYPE": "int8"}, {"GRAMMAR": "yes"}],
+    )
+    def test_a_wrong_value_names_its_variable(self, environ: dict[str, str]) -> None:
+        with pytest.raises(ConfigError, match=next(iter(environ))):
+            EngineConfig.from_env(environ)
+
+    def test_where_the_token_comes_from(self, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text("from-file\n")
+        environ = {"HF_TOKEN": "from-env", "HF_TOKEN_PATH": str(tmp_path / "token")}
+        assert EngineConfig.from_env(environ).hf_token == "from-env"
+        assert EngineConfig.from_env({**environ, "HF_TOKEN": " "}).hf_token == "from-file"
+        assert EngineConfig.from_env({"HF_TOKEN_PATH": str(tmp_path / "nowhere")}).hf_token is None
+
+    @pytest.mark.parametrize(
+        ("dtype", "device", "expected"),
+        [("auto", "cpu", torch.float32), ("auto", "cuda:0", torch.bfloat16), ("float16", "cpu", torch.float16)],
+    )
+    def test_dtype(self, dtype: str, device: str, expected: torch.dtype) -> None:
+        assert torch_dtype(EngineConfig(dtype=dtype, device=device)) is expected
+
+
+class TestVocabulary:
+    def test_the_demo_models(self, models_dir: Path) -> None:
+        checkpoint = demo_checkpoint(models_dir)
+        ids, vocabulary = checkpoint.processor.tokenizer.get_vocab(), checkpoint.vocabulary
+        for piece, expected in {
+            "<loc0000>": TokenClass.LOC,
+            "<loc1023>": TokenClass.LOC,
+            "<seg127>": TokenClass.SEG,
+            "\u2581": TokenClass.SPACE,
+            "\u2581;": TokenClass.SEPARATOR,
+            "<eos>": TokenClass.EOS,
+            "\u2581star": TokenClass.TEXT,
+            "<image>": TokenClass.NEVER,
+            "<pad>": TokenClass.NEVER,
+        }.items():
+            assert vocabulary.class_of(ids[piece]) is expected, piece
+        assert (vocabulary.classes == TokenClass.LOC).sum() == 1024
+        assert (vocabulary.classes == TokenClass.SEG).sum() == 128
+
+    def test_a_tokenizer_without_seg_tokens_is_refused(self) -> None:
+        ids = {f"<loc{loc_bin:04d}>": loc_bin for loc_bin in range(1024)}
+        tokenizer = SimpleNamespace(get_vocab=lambda: ids, all_special_ids=[])
+        with pytest.raises(ModelFailed, match="the tokenizer has no <seg000>"):
+            Vocabulary.read(tokenizer, size=1024, eos_ids=frozenset({1}))
+
+
+class TestLoading:
+    def test_an_unknown_model_says_what_to_set(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(ModelFailed, match=r"nobody/nothing cannot be loaded; MODEL_ID must be"):
+            load_checkpoint(EngineConfig(model_id="nobody/nothing", models_dir=tmp_path))
+
+    def test_another_architecture_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "bert").mkdir()
+        (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+        with pytest.raises(ModelFailed, match="bert is a bert checkpoint; this server serves PaliGemma"):
+            load_checkpoint(EngineConfig(model_id="bert", models_dir=tmp_path))
+
+
+class TestMetrics:
+    def test_drain_merges_counters_and_keeps_observations(self) -> None:
+        metrics = EngineMetrics()
+        for _ in range(3):
+            metrics.count(families.REQUESTS, outcome="ok")
+            metrics.observe(families.PREFILL_SECONDS, 0.5)
+        metrics.count(families.REQUESTS, outcome="internal")
+        metrics.set(families.SLOTS, 4)
+        metrics.set(families.SLOTS, 8)
+        drained = [(sample.family.name, sample.value, sample.labels) for sample in metrics.drain()]
+        assert drained == [
+            ("paligemma_requests_total", 3, {"outcome": "ok"}),
+            ("paligemma_requests_total", 1, {"outcome": "internal"}),
+            ("paligemma_slots", 8, {}),
+            *[("paligemma_prefill_seconds", 0.5, {})] * 3,
+        ]
+        metrics.set(families.SLOTS, 8)
+        assert metrics.drain() == []
+
+    def test_families_are_named_as_prometheus_wants(self) -> None:
+        for family in families.FAMILIES:
+            assert family.name.startswith("paligemma_")
+            assert family.name.endswith("_total") == (family.kind is families.MetricKind.COUNTER)
+            assert bool(family.buckets) == (family.kind is families.MetricKind.HISTOGRAM)
+
+
+class TestErrors:
+    def test_every_code_is_of_the_contract(self) -> None:
+        kinds = [
+            kind for kind in vars(engine_errors).values() if isinstance(kind, type) and issubclass(kind, EngineError)
+        ]
+        documented = engine_errors.__doc__ or ""
+        for kind in kinds:
+            if kind is not EngineError:
+                assert any(
+                    line.split() == [kind.__name__, kind.code, kind.status] for line in documented.splitlines()
+                ), kind
+
+    def test_the_message_starts_with_the_code(self) -> None:
+        assert str(ModelFailed("sorry")) == "[model_failed] sorry"
+
+
+def test_tensors_of_an_answer() -> None:
+    targets = (
+        TargetAnswer("a", (Token("<loc0001>", -0.5), Token(" a", -1.0)), "eos"),
+        TargetAnswer("b", (), "eos"),
+        TargetAnswer("c", (Token("ü", -0.25),), "length"),
+    )
+    tensors = to_tensors(Answer(targets, np.zeros((4, 4, 3), np.uint8), (30, 40)))
+    assert tensors["tokens"].tolist() == [b"<loc0001>", b" a", "ü".encode()]
+    assert tensors["logprobs"].tolist() == [-0.5, -1.0, -0.25]
+    assert tensors["sequence"].tolist() == [0, 0, 2]
+    assert tensors["targets"].tolist() == [b"a", b"b", b"c"]
+    assert tensors["finish_reason"].tolist() == [b"eos", b"eos", b"length"]
+    assert tensors["text"].tolist() == ["<loc0001> a ;  ; ü".encode()]
+    assert tensors["image_size"].tolist() == [30, 40]
+
+
+@pytest.mark.parametrize(("slots", "buckets"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
+def test_row_buckets(slots: int, buckets: list[int]) -> None:
+    assert row_buckets(slots) == buckets
+
+
+def test_length_buckets() -> None:
+    assert length_buckets(200, on_gpu=False) == [64, 128, 192, 200]
+    assert length_buckets(192, on_gpu=False) == [64, 128, 192]
+    assert length_buckets(200, on_gpu=True) == [200]
+
+
+def test_a_decode_step_is_one_graph(models_dir: Path) -> None:
+    """No Python branch on data and no host sync: else no CUDA graph could hold it."""
+    runner = ModelRunner(demo_checkpoint(models_dir), slots=2, max_new_tokens=16, grammar=True)
+    runner.warm_up()
+    step = next(iter(runner._steps.values()))
+    with torch.inference_mode():
+        explained = torch._dynamo.explain(step)()
+        assert (explained.graph_count, explained.graph_break_count) == (1, 0)
+        compiled = torch.compile(step, fullgraph=True, backend="eager")
+        assert torch.isfinite(compiled()[1]).all()

@@ -1,0 +1,65 @@
+"""What the model is given is what transformers' own processor makes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from engines import demo_checkpoint
+from PIL import Image
+
+from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine.errors import InvalidPrompt
+from paligemma_engine.preparation import MAX_PROMPT_TOKENS, prepare_image, tokenize_prompt
+from paligemma_engine.prompts import split_prompt
+from scenes import draw_scene
+
+
+@pytest.fixture(scope="module")
+def checkpoint(models_dir: Path) -> Checkpoint:
+    return demo_checkpoint(models_dir)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["segment red circle", "detect star ; ring", "caption en", "ä ö é \u4e2d", "<loc0100> <seg001>"]
+)
+def test_prompt_ids_equal_the_processors(checkpoint: Checkpoint, prompt: str) -> None:
+    expected = checkpoint.processor(images=Image.new("RGB", (8, 8)), text=f"<image>{prompt}")["input_ids"][0]
+    assert tokenize_prompt(checkpoint, split_prompt(prompt)[0]) == list(expected)
+
+
+@pytest.mark.parametrize("size", [(320, 240), (224, 224), (7, 500), (1, 1)])
+def test_pixel_values_equal_the_processors(checkpoint: Checkpoint, size: tuple[int, int]) -> None:
+    image = draw_scene(3).image.resize(size)
+    expected = checkpoint.processor(images=image, text="<image>a", return_tensors="pt")["pixel_values"][0].numpy()
+    prepared = prepare_image(checkpoint, image)
+    np.testing.assert_array_equal(prepared.pixel_values, expected)
+    assert prepared.original_hw == (size[1], size[0])
+
+
+def test_input_image_is_the_resized_picture(checkpoint: Checkpoint) -> None:
+    image = draw_scene(3).image
+    expected = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC))
+    assert np.abs(prepare_image(checkpoint, image).input_image.astype(int) - expected).max() <= 1
+
+
+def test_the_longest_prompt_fits_and_a_longer_one_is_refused(checkpoint: Checkpoint) -> None:
+    def ids(words: int) -> list[int]:
+        return tokenize_prompt(checkpoint, split_prompt("segment" + " red" * words)[0])
+
+    assert len(ids(MAX_PROMPT_TOKENS - 3)) == checkpoint.image_token_count + MAX_PROMPT_TOKENS
+    with pytest.raises(InvalidPrompt, match="at most 126 fit"):
+        ids(MAX_PROMPT_TOKENS - 2)
+
+
+@pytest.mark.parametrize("token", ["<image>", "<bos>", "<eos>", "<pad>"])
+def test_tokens_that_steer_the_model_are_refused(checkpoint: Checkpoint, token: str) -> None:
+    with pytest.raises(InvalidPrompt, match=token):
+        tokenize_prompt(checkpoint, split_prompt(f"segment a {token} b")[0])
+
+
+def test_capital_letters_are_the_tokenizers_business(checkpoint: Checkpoint) -> None:
+    """The demo model knows small letters only, so its tokenizer makes them small."""
+    lower, upper = (
+        tokenize_prompt(checkpoint, split_prompt(f"segment {text}")[0]) for text in ("red star", "Red STAR")
+    )
+    assert lower == upper
