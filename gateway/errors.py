@@ -34,6 +34,7 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "missing_image": 400,
     "too_many_images": 400,
     "invalid_url": 400,
+    "invalid_body": 400,
     "invalid_request": 422,
     "request_too_large": 413,
     "unsupported_media_type": 415,
@@ -42,7 +43,7 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
 
 RETRY_AFTER_S: Final[Mapping[int, int]] = {503: 1}
 
-_CODE_OF_HTTP_STATUS: Final[Mapping[int, str]] = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed"}
+_CODE_OF_HTTP_STATUS: Final[Mapping[int, str]] = {400: "invalid_body", 404: "not_found", 405: "method_not_allowed"}
 
 
 class ApiError(Exception):

@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException
+from starlette.exceptions import HTTPException
 
 from gateway.errors import ApiError
 from gateway.schemas import SegmentForm
@@ -44,39 +44,43 @@ async def read_segment_input(request: Request, *, max_image_bytes: int) -> Segme
         form = SegmentForm.model_validate(fields)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
-    image = await _read_image(upload or None, url or None)
+    image = _read_image(upload, url)
     if len(image) > max_image_bytes:
         raise ApiError("image_too_large", f"the image has {len(image)} bytes; send at most {max_image_bytes}")
     return SegmentInput(form, image)
 
 
 async def _read_form(request: Request, *, max_text_bytes: int) -> dict[str, Any]:
+    """The fields of a form; files as bytes, empty fields left out."""
     try:
-        form = await request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max_text_bytes)
-    except MultiPartException as error:
-        raise ApiError("invalid_request", f"the form cannot be read: {error.message}") from error
-    return {name: value for name, value in form.items() if value != ""}
+        async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max_text_bytes) as form:
+            fields = {
+                name: await value.read() if isinstance(value, UploadFile) else value for name, value in form.items()
+            }
+    except HTTPException as error:  # what Starlette makes of its parser's complaints
+        raise ApiError("invalid_body", f"the form cannot be read: {error.detail}") from error
+    return {name: value for name, value in fields.items() if value != ""}
 
 
 async def _read_json(request: Request) -> dict[str, Any]:
     try:
         fields = json.loads(await request.body())
     except (ValueError, RecursionError) as error:
-        raise ApiError("invalid_request", "the body is not valid JSON") from error
+        raise ApiError("invalid_body", "the body is not valid JSON") from error
     if not isinstance(fields, dict):
-        raise ApiError("invalid_request", "the body must be a JSON object")
-    return fields
+        raise ApiError("invalid_body", "the body must be a JSON object")
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-async def _read_image(upload: Any, url: Any) -> bytes:
+def _read_image(upload: Any, url: Any) -> bytes:
     if upload is None and url is None:
         raise ApiError("missing_image", "send an image as image_file or image_url")
     if upload is not None and url is not None:
         raise ApiError("too_many_images", "send image_file or image_url, not both")
     if upload is not None:
-        if not isinstance(upload, UploadFile):
+        if not isinstance(upload, bytes):
             raise ApiError("missing_image", "image_file must be an uploaded file")
-        return await upload.read()
+        return upload
     if not isinstance(url, str):
         raise ApiError("invalid_url", "image_url must be text")
     if not url[:5].lower() == "data:":

@@ -2,7 +2,18 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _check_encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("holds half of a surrogate pair, which no encoding can carry") from error
+    return text
+
+
+Text = Annotated[str, AfterValidator(_check_encodable)]
 
 
 class SegmentForm(BaseModel):
@@ -10,8 +21,8 @@ class SegmentForm(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    prompt: Annotated[str, Field(description="What to look for, such as `segment left wheel`; targets joined by `;`.")]
-    model_id: Annotated[str | None, Field(description="Which model shall answer; left out: the default one.")] = None
+    prompt: Annotated[Text, Field(description="What to look for, such as `segment left wheel`; targets joined by `;`.")]
+    model_id: Annotated[Text | None, Field(description="Which model shall answer; left out: the default one.")] = None
     max_new_tokens: Annotated[int | None, Field(ge=1, description="Bound on the tokens for each target.")] = None
     return_image: Annotated[bool, Field(description="Whether to return the image that the model saw.")] = True
     overlay: Annotated[bool, Field(description="Whether to add a picture with masks, boxes and labels.")] = False

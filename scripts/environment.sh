@@ -40,8 +40,7 @@ find_python() {
   local version candidate
   version=$(stub_python_version)
   for candidate in "${PYTHON:-}" "python$version" python3 python /usr/bin/python"$version"; do
-    [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
-    if python_fits "$candidate" "$version"; then
+    if [ -n "$candidate" ] && command -v "$candidate" >/dev/null && python_fits "$candidate" "$version"; then
       "$candidate" -c 'import sys; print(sys.executable)'
       return
     fi

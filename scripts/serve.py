@@ -48,9 +48,10 @@ def main() -> int:
         except ServerFailed as failure:
             failures = failures + 1 if time.monotonic() - started < FAILURE_WINDOW_S else 1
             if not arguments.restart or failures >= MAX_FAILURES or stop.requested.is_set():
-                say(f"{failure}; the server has been ended")
+                say(str(failure), *failure.log_extract)
+                say("the server has been ended")
                 return 1
-            say(f"{failure}; starting the server again")
+            say(f"{failure}; starting the server again", *failure.log_extract)
             stop.requested.wait(RESTART_PAUSE_S)
         else:
             say("stopped")
@@ -123,9 +124,9 @@ def read_options(arguments: argparse.Namespace) -> ServerOptions:
     )
 
 
-def say(message: str) -> None:
-    """One line of the supervisor's own, among the server's."""
-    sys.stdout.write(f"serve: {message}\n")
+def say(message: str, *details: str) -> None:
+    """A line of the supervisor's own, among the server's, and what belongs to it, indented."""
+    sys.stdout.write("".join([f"serve: {message}\n", *(f"  {detail}\n" for detail in details)]))
     sys.stdout.flush()
 
 

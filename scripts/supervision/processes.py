@@ -1,18 +1,42 @@
-"""Small things about processes that both serve.py and demo.py need."""
+"""What serve.py and demo.py need to know about processes: whether they live, and that they end with their parent."""
 
 import ctypes
 import signal
+import subprocess
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from typing import Final
 
 import psutil
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_END_GROUP_AFTER_PARENT: Final = 'read -r word || { kill -s KILL -- "-$1"; rm -f "$2"*; }'
 
 
 def when_parent_dies(number: signal.Signals) -> Callable[[], object]:
     """For preexec_fn: the child gets this signal when its parent dies, however that happens."""
     return partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, number)
+
+
+class GroupGuard:
+    """A small process that ends a process group, and its files, when this process has died without doing so itself.
+
+    Python stubs outlive a killed server, so a signal to the server alone would not be enough.
+    """
+
+    def __init__(self, group_id: int, files_prefix: Path) -> None:
+        # The pipe's end closes with this process, however it ends; a word on it means that all went well.
+        self._process = subprocess.Popen(
+            ["sh", "-c", _END_GROUP_AFTER_PARENT, "guard", str(group_id), str(files_prefix)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def dismiss(self) -> None:
+        """The group has been ended in order; a second time does nothing."""
+        if self._process.returncode is None:
+            self._process.communicate(b"dismissed\n")
 
 
 def is_alive(process: psutil.Process) -> bool:

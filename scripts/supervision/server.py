@@ -22,7 +22,7 @@ import psutil
 
 from supervision import heartbeats
 from supervision.ports import Port, read_port
-from supervision.processes import is_alive, when_parent_dies
+from supervision.processes import GroupGuard, is_alive
 
 POLL_S: Final = 0.5
 HEALTH_TIMEOUT_S: Final = 5.0
@@ -33,6 +33,7 @@ LOG_LINES_KEPT: Final = 400
 LOG_LINES_SHOWN: Final = 12
 
 FAILED_LOAD: Final = "failed to load '"
+NO_GPU: Final = re.compile("CudaDriverHelper|CUDA driver")  # a host without one is told so at every start
 ERROR_LINE: Final = re.compile(r"E[0-9]{4} |error: |Traceback")
 
 STUB_NAME: Final = "triton_python_backend_stub"
@@ -40,7 +41,15 @@ SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # where the Python backen
 
 
 class ServerFailed(Exception):
-    """The server did not start, or died, or hangs; the message says what happened."""
+    """The server did not start, or died, or hangs.
+
+    Attributes:
+        log_extract: lines of the server's log that say more.
+    """
+
+    def __init__(self, message: str, log_extract: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.log_extract = log_extract or []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +110,8 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a Ctrl-C in the terminal is for the supervisor, which ends the server in order
-            preexec_fn=when_parent_dies(signal.SIGKILL),  # noqa: PLW1509  # one system call, looked up before the fork
         )
+        self._guard = GroupGuard(self._process.pid, SHARED_MEMORY / self._shared_memory_prefix)
         assert self._process.stdout is not None
         self._pump = threading.Thread(target=self._pump_log, args=(self._process.stdout,), daemon=True)
         self._pump.start()
@@ -115,9 +124,8 @@ class Server:
         """Returns when every model is ready, or a stop is asked for; raises ServerFailed where one cannot be."""
         while not stop.wait(POLL_S):
             if self._process.poll() is not None:
-                raise ServerFailed(
-                    f"tritonserver did not start (status {self._process.returncode}){self._log_extract()}"
-                )
+                message = f"tritonserver did not start (status {self._process.returncode})"
+                raise ServerFailed(message, self._log_extract())
             if self._is_healthy("ready"):
                 self._stubs = self._find_stubs()
                 return
@@ -156,7 +164,7 @@ class Server:
 
     def _check(self) -> None:
         if self._process.poll() is not None:
-            raise ServerFailed(f"tritonserver died (status {self._process.returncode}){self._log_extract()}")
+            raise ServerFailed(f"tritonserver died (status {self._process.returncode})", self._log_extract())
         for stub in self._stubs:
             if not is_alive(stub):
                 raise ServerFailed(f"the process of model {self._model_of(stub)} died (pid {stub.pid})")
@@ -202,6 +210,7 @@ class Server:
             if is_alive(process):
                 process.kill()
         psutil.wait_procs({*family, *self._stubs}, timeout=END_GRACE_S)
+        self._guard.dismiss()
         self._pump.join(END_GRACE_S)
         for region in SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
             region.unlink(missing_ok=True)
@@ -213,11 +222,11 @@ class Server:
             sys.stdout.write(text)
             sys.stdout.flush()
 
-    def _log_extract(self) -> str:
-        """The log's lines that say what went wrong, to follow a message."""
+    def _log_extract(self) -> list[str]:
+        """The log's lines that say what went wrong."""
         self._pump.join(END_GRACE_S)
         failed_loads = [line for line in self._log if FAILED_LOAD in line and "Internal: " in line]
-        telling = failed_loads or [line for line in self._log if ERROR_LINE.match(line)]
+        telling = failed_loads or [line for line in self._log if ERROR_LINE.match(line) and not NO_GPU.search(line)]
         # What follows an exception's text, written as one line, is where it was raised.
         causes = [line.partition(r"\n\nAt:")[0].partition('] "')[2] or line for line in telling]
-        return "".join(f"\n  {cause}" for cause in causes[-LOG_LINES_SHOWN:])
+        return causes[-LOG_LINES_SHOWN:]

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from paligemma_engine import Ticket
 
+_CLOSE_TIMEOUT_S: Final = 2.0  # a round trip to a server that has died never ends
 _INTERVAL_S: Final = 0.1  # each look is a round trip to the server for every request in hand
 
 
@@ -31,7 +32,7 @@ class CancellationWatcher:
     def close(self) -> None:
         """Ends the thread."""
         self._stopping.set()
-        self._thread.join()
+        self._thread.join(_CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
         while not self._stopping.wait(_INTERVAL_S):

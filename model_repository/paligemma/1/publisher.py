@@ -11,6 +11,7 @@ from paligemma_engine.metrics import FAMILIES, Family, MetricKind, Sample
 
 _log = logging.getLogger(__name__)
 
+_CLOSE_TIMEOUT_S: Final = 2.0  # a round trip to a server that has died never ends
 _INTERVAL_S: Final = 0.5  # each sample is a round trip to the server, so they go out in batches, off the hot path
 
 
@@ -29,7 +30,7 @@ class MetricsPublisher:
     def close(self) -> None:
         """Publishes what is left and ends the thread."""
         self._stopping.set()
-        self._thread.join()
+        self._thread.join(_CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
         while not self._stopping.wait(_INTERVAL_S):

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Sets everything up and runs every test; arguments go to pytest.
+#
+#   ./scripts/test.sh
+#   ./scripts/test.sh tests/unit -k grammar
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/environment.sh
+. scripts/environment.sh
+
+prepare_environment triton gateway scripts dev
+prepare_triton
+exec python -m pytest "$@"
