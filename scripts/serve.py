@@ -15,10 +15,10 @@ import argparse
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 from supervision.ports import PortError, check_ports
@@ -41,13 +41,20 @@ def main() -> int:
         say(str(error))
         return 2
     failures = 0
+    restart = False  # a server that cannot start at all is for a person to look at
     while True:
         started = time.monotonic()
         try:
-            run_once(options, stop)
+            with TemporaryDirectory(prefix="heartbeat-") as folder, Server(options, Path(folder)) as server:
+                server.wait_ready(stop.requested)
+                if not stop.requested.is_set():
+                    say(f"ready after {time.monotonic() - started:.1f} s")
+                    restart = arguments.restart
+                server.watch(stop.requested)
+                server.drain(stop.at_once)
         except ServerFailed as failure:
             failures = failures + 1 if time.monotonic() - started < FAILURE_WINDOW_S else 1
-            if not arguments.restart or failures >= MAX_FAILURES or stop.requested.is_set():
+            if not restart or failures >= MAX_FAILURES or stop.requested.is_set():
                 say(str(failure), *failure.log_extract)
                 say("the server has been ended")
                 return 1
@@ -56,24 +63,6 @@ def main() -> int:
         else:
             say("stopped")
             return 0
-
-
-def run_once(options: ServerOptions, stop: "Stop") -> None:
-    """One life of the server; returns after a signal.
-
-    Raises:
-        ServerFailed: it did not start, or died, or hangs; it has been ended.
-    """
-    started = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory(prefix="heartbeat-") as heartbeat_dir,
-        Server(options, Path(heartbeat_dir)) as server,
-    ):
-        server.wait_ready(stop.requested)
-        if not stop.requested.is_set():
-            say(f"ready after {time.monotonic() - started:.1f} s")
-        server.watch(stop.requested)
-        server.drain(stop.at_once)
 
 
 class Stop:
