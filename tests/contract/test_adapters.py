@@ -113,6 +113,19 @@ def test_paligemma_sees_that_a_caller_went_away(paligemma: Any, sample_image: by
     assert errors[-1].message.startswith("[cancelled]")
 
 
+def test_a_sender_is_never_asked_while_or_after_it_answers(paligemma: Any, sample_image: bytes) -> None:
+    """Real Triton dies of that: it frees what the sender points to."""
+    config = read_config("paligemma")
+    prompts = [b"segment blue star", b"", b"segment red car", b"detect cyan ring"] * 25
+    requests = [Request(config, {"image": texts(sample_image), "prompt": texts(prompt)}) for prompt in prompts]
+    for request in requests:
+        paligemma.execute([request])
+    for request in requests:
+        request.sender.responses.get(timeout=60)
+    time.sleep(0.3)
+    assert [misuse for request in requests for misuse in request.sender.misuses] == []
+
+
 def test_paligemma_publishes_its_metrics(paligemma: Any, sample_image: bytes) -> None:
     ask_paligemma(paligemma, sample_image, b"segment blue star")
     time.sleep(1.2)

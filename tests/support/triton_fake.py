@@ -7,9 +7,10 @@ is an error. It is the only fake of Triton in the tests; everything else talks t
 import importlib.util
 import queue
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,22 +64,38 @@ class InferenceResponse:
         self.error = error
 
 
-@dataclass
 class ResponseSender:
-    """Takes exactly one response, with the final flag."""
+    """Takes exactly one response, with the final flag; where real Triton would crash, it notes a misuse."""
 
-    responses: queue.SimpleQueue[InferenceResponse] = field(default_factory=queue.SimpleQueue)
-    closed: bool = False
-    cancelled: bool = False
+    def __init__(self) -> None:
+        self.responses: queue.SimpleQueue[InferenceResponse] = queue.SimpleQueue()
+        self.cancelled = False
+        self.misuses: list[str] = []
+        self._closed = False
+        self._busy = threading.Lock()
 
     def send(self, response: InferenceResponse, flags: int = 0) -> None:
-        assert not self.closed, "a response after the final one"
-        assert flags == TRITONSERVER_RESPONSE_COMPLETE_FINAL
-        self.closed = True
+        with self._alone("send"):
+            assert flags == TRITONSERVER_RESPONSE_COMPLETE_FINAL
+            self._closed = True
         self.responses.put(response)
 
     def is_cancelled(self) -> bool:
-        return self.cancelled
+        with self._alone("is_cancelled"):
+            time.sleep(0.02)  # a round trip, on a bad day
+            return self.cancelled
+
+    @contextmanager
+    def _alone(self, verb: str) -> Iterator[None]:
+        if not self._busy.acquire(blocking=False):
+            self.misuses.append(f"{verb} while another thread uses the sender")
+            self._busy.acquire()
+        if self._closed:
+            self.misuses.append(f"{verb} after the final response")
+        try:
+            yield
+        finally:
+            self._busy.release()
 
 
 TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1

@@ -13,9 +13,10 @@ from PIL import Image
 from paligemma_engine import EngineConfig, EngineMetrics
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.decode_step import DecodeStep
+from paligemma_engine.image_preparation import ImagePreparer
 from paligemma_engine.loading import load_checkpoint
-from paligemma_engine.preparation import prepare_image, tokenize_prompt
 from paligemma_engine.prepared import PreparedPrompt
+from paligemma_engine.prompt_tokens import tokenize_prompt
 from paligemma_engine.prompts import split_prompt
 from paligemma_engine.runner import ModelRunner
 from paligemma_engine.scheduler import Scheduler
@@ -88,11 +89,11 @@ def run(case: Case, *, slots: int, grammar: bool = False, count: int = PAIRS) ->
     """All pairs through a runner, two arriving in every other round."""
     runner = ModelRunner(case.checkpoint, slots=slots, max_new_tokens=case.max_new_tokens, grammar=grammar)
     scheduler = Scheduler(runner, EngineMetrics())
+    prepare_image = ImagePreparer(case.checkpoint.processor.image_processor)
     sequences = []
     for pair in case.pairs[:count]:
         asked = split_prompt(pair.prompt)[0]
-        image = prepare_image(case.checkpoint, pair.image)
-        prompt = PreparedPrompt(image, tokenize_prompt(case.checkpoint, asked), asked)
+        prompt = PreparedPrompt(prepare_image(pair.image), tokenize_prompt(case.checkpoint, asked), asked)
         sequences.append(Sequence(prompt=prompt, max_new_tokens=case.max_new_tokens))
     arriving = list(sequences)
     round_number = 0

@@ -1,6 +1,7 @@
 """What the model is given is what transformers' own processor makes."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from PIL import Image
 
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.errors import InvalidPrompt
-from paligemma_engine.preparation import MAX_PROMPT_TOKENS, prepare_image, tokenize_prompt
+from paligemma_engine.image_preparation import ImagePreparer
+from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS, tokenize_prompt
 from paligemma_engine.prompts import split_prompt
 from scenes import draw_scene
 
@@ -31,7 +33,7 @@ def test_prompt_ids_equal_the_processors(checkpoint: Checkpoint, prompt: str) ->
 def test_pixel_values_equal_the_processors(checkpoint: Checkpoint, size: tuple[int, int]) -> None:
     image = draw_scene(3).image.resize(size)
     expected = checkpoint.processor(images=image, text="<image>a", return_tensors="pt")["pixel_values"][0].numpy()
-    prepared = prepare_image(checkpoint, image)
+    prepared = ImagePreparer(checkpoint.processor.image_processor)(image)
     np.testing.assert_array_equal(prepared.pixel_values, expected)
     assert prepared.original_hw == (size[1], size[0])
 
@@ -39,7 +41,23 @@ def test_pixel_values_equal_the_processors(checkpoint: Checkpoint, size: tuple[i
 def test_input_image_is_the_resized_picture(checkpoint: Checkpoint) -> None:
     image = draw_scene(3).image
     expected = np.asarray(image.resize((224, 224), Image.Resampling.BICUBIC))
-    assert np.abs(prepare_image(checkpoint, image).input_image.astype(int) - expected).max() <= 1
+    prepared = ImagePreparer(checkpoint.processor.image_processor)(image)
+    np.testing.assert_array_equal(prepared.input_image, expected)
+
+
+def test_a_processor_that_is_more_than_a_table_is_used_as_it_is(checkpoint: Checkpoint) -> None:
+    class Smearing:
+        """Makes of a pixel what depends on its neighbours."""
+
+        size, resample = checkpoint.processor.image_processor.size, checkpoint.processor.image_processor.resample
+
+        def __call__(self, **arguments: Any) -> Any:
+            values = checkpoint.processor.image_processor(**arguments)["pixel_values"]
+            return {"pixel_values": values + np.roll(values, 1, axis=-1)}
+
+    image = draw_scene(3).image
+    expected = Smearing()(images=image, return_tensors="np")["pixel_values"][0]
+    np.testing.assert_array_equal(ImagePreparer(Smearing())(image).pixel_values, expected)
 
 
 def test_the_longest_prompt_fits_and_a_longer_one_is_refused(checkpoint: Checkpoint) -> None:

@@ -1,33 +1,37 @@
 """Sees that callers went away, and tells the engine."""
 
+import itertools
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
+
+from responder import Responder
 
 from paligemma_engine import Ticket
 
 _CLOSE_TIMEOUT_S: Final = 2.0  # a round trip to a server that has died never ends
-_INTERVAL_S: Final = 0.1  # each look is a round trip to the server for every request in hand
+_INTERVAL_S: Final = 0.1
+_LOOKS: Final = 8  # in each interval: a look is a round trip to the server, which running sequences pay for
 
 
 class CancellationWatcher:
-    """A thread that asks Triton about every request in hand.
+    """A thread that asks Triton about the requests in hand, a few at a time, in turn.
 
     Triton tells of direct calls only: inside an ensemble a request is never seen as cancelled.
     """
 
     def __init__(self, cancel: Callable[[Ticket], None]) -> None:
         self._cancel = cancel
-        self._watched: dict[Ticket, Any] = {}
+        self._watched: dict[Ticket, Responder] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cancellation", daemon=True)
         self._thread.start()
 
-    def watch(self, ticket: Ticket, sender: Any) -> None:
-        """Asks `sender` about `ticket` until it is answered or cancelled."""
+    def watch(self, ticket: Ticket, responder: Responder) -> None:
+        """Asks for `ticket` until it is answered or cancelled."""
         with self._lock:
-            self._watched[ticket] = sender
+            self._watched[ticket] = responder
 
     def close(self) -> None:
         """Ends the thread."""
@@ -36,12 +40,19 @@ class CancellationWatcher:
 
     def _run(self) -> None:
         while not self._stopping.wait(_INTERVAL_S):
-            with self._lock:
-                self._watched = {ticket: sender for ticket, sender in self._watched.items() if not _is_over(ticket)}
-                watched = dict(self._watched)
-            for ticket, sender in watched.items():
-                if not _is_over(ticket) and sender.is_cancelled():
+            for ticket, responder in self._next():
+                if responder.is_cancelled():
                     self._cancel(ticket)
+
+    def _next(self) -> list[tuple[Ticket, Responder]]:
+        """Those whose turn it is; they go to the end of the queue."""
+        with self._lock:
+            self._watched = {ticket: each for ticket, each in self._watched.items() if not _is_over(ticket)}
+            turn = list(itertools.islice(self._watched.items(), _LOOKS))
+            for ticket, responder in turn:
+                del self._watched[ticket]
+                self._watched[ticket] = responder
+            return turn
 
 
 def _is_over(ticket: Ticket) -> bool:

@@ -4,14 +4,14 @@ import logging
 import os
 import sys
 import time
-from functools import partial
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 from cancellation import CancellationWatcher
 from publisher import MetricsPublisher
+from responder import Responder
 
-from paligemma_engine import Answer, EngineConfig, EngineMetrics, Outcome, Request, to_tensors
+from paligemma_engine import EngineConfig, EngineMetrics, Request
 from paligemma_engine.startup import start_engine
 
 _DRAIN_TIMEOUT_S = 20.0  # below tritonserver's own exit timeout of 30 s
@@ -35,9 +35,9 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> None:
         """Hands the requests over and returns at once; the answers go out through their response senders."""
         for request in requests:
-            sender = request.get_response_sender()
-            ticket = self._engine.submit(_read(request), partial(_respond, sender))
-            self._watcher.watch(ticket, sender)
+            responder = Responder(request.get_response_sender())
+            ticket = self._engine.submit(_read(request), responder.answer)
+            self._watcher.watch(ticket, responder)
 
     def finalize(self) -> None:
         """Lets running requests end, answers the others."""
@@ -59,16 +59,6 @@ def _read(request: Any) -> Request:
         max_new_tokens=None if max_new_tokens is None else int(max_new_tokens),
         timeout_s=timeout_us / 1e6 if timeout_us else None,
     )
-
-
-def _respond(sender: Any, outcome: Outcome) -> None:
-    if isinstance(outcome, Answer):
-        tensors = [pb_utils.Tensor(name, array) for name, array in to_tensors(outcome).items()]
-        response = pb_utils.InferenceResponse(tensors)
-    else:
-        error = pb_utils.TritonError(str(outcome), getattr(pb_utils.TritonError, outcome.status))
-        response = pb_utils.InferenceResponse([], error=error)
-    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def _end_process() -> None:

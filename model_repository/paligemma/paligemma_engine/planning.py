@@ -5,9 +5,10 @@ import time
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import Cancelled, InvalidArgument, ModelNotAllowed
+from paligemma_engine.image_preparation import ImagePreparer
 from paligemma_engine.images import ImageLimits, configure_pillow, decode_image
-from paligemma_engine.preparation import prepare_image, tokenize_prompt
 from paligemma_engine.prepared import PreparedPrompt
+from paligemma_engine.prompt_tokens import tokenize_prompt
 from paligemma_engine.prompts import TargetPrompt, Task, split_prompt
 from paligemma_engine.records import Request
 from paligemma_engine.repeats import RepeatDetector
@@ -23,6 +24,7 @@ class Planner:
         self._checkpoint = checkpoint
         self._limits = ImageLimits(max_bytes=config.max_image_bytes, max_pixels=config.max_image_pixels)
         configure_pillow(self._limits)
+        self._prepare_image = ImagePreparer(checkpoint.processor.image_processor)
 
     def plan(self, ticket: Ticket) -> None:
         """Fills in a ticket's image and sequences; what is cheap to check comes first.
@@ -38,7 +40,7 @@ class Planner:
         max_new_tokens = self._max_new_tokens(ticket.request)
         asked = split_prompt(ticket.request.prompt)
         input_ids = [tokenize_prompt(self._checkpoint, prompt) for prompt in asked]
-        ticket.image = prepare_image(self._checkpoint, decode_image(ticket.request.image, self._limits))
+        ticket.image = self._prepare_image(decode_image(ticket.request.image, self._limits))
         ticket.sequences = [
             Sequence(
                 prompt=PreparedPrompt(ticket.image, ids, prompt),

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 
 from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine.cpu_threads import CpuThreads
 from paligemma_engine.cuda_graph import capture
 from paligemma_engine.decode_step import DecodeStep, Picker, SlotState
 from paligemma_engine.grammar import Grammar
-from paligemma_engine.preparation import MAX_PROMPT_TOKENS, tokenize_prompt
 from paligemma_engine.prepared import PreparedImage, PreparedPrompt
+from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS, tokenize_prompt
 from paligemma_engine.prompts import split_prompt
 from paligemma_engine.scheduler import PickedToken
 from paligemma_engine.slot_cache import PrefillView, SlotCache
@@ -54,6 +55,8 @@ class ModelRunner:
             device=self._device,
         )
         self._state = SlotState.allocate(slots, self._device)
+        self._cpu_threads = CpuThreads() if self._device.type == "cpu" else None
+        self._running = 0  # in the newest step
         self._prefill_view = PrefillView(self._cache)
         self._positions = [0] * slots  # the host's copy, so that no step has to wait for the device
         self._row_buckets = row_buckets(slots)
@@ -77,6 +80,8 @@ class ModelRunner:
     @torch.inference_mode()
     def prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
         """Puts a prompt into a slot, at its own length, and returns its first token."""
+        if self._cpu_threads is not None:
+            self._cpu_threads.use_for(self._running + 1)
         input_ids = torch.tensor([prompt.input_ids], device=self._device)
         pixel_values = torch.from_numpy(prompt.image.pixel_values)[None]
         logits = self._checkpoint.model(
@@ -97,6 +102,9 @@ class ModelRunner:
     @torch.inference_mode()
     def decode(self, slots: Collection[int]) -> dict[int, PickedToken]:
         """The next token of each of these occupied slots."""
+        self._running = len(slots)
+        if self._cpu_threads is not None:
+            self._cpu_threads.use_for(self._running)
         rows = next(rows for rows in self._row_buckets if rows > max(slots))
         longest = max(self._positions[slot] for slot in slots) + 1
         length = next(length for length in self._length_buckets if length >= longest)

@@ -1,8 +1,8 @@
 """Loads a checkpoint, warms it up and starts its engine."""
 
-import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -25,15 +25,15 @@ def start_engine(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Call
     Raises:
         ModelFailed: the checkpoint cannot be loaded or served.
     """
-    if config.device == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # the rest is for images, masks and the server
+    torch.set_num_threads(1)  # this thread only loads; the engine thread shall have the cores to itself
     metrics.set(families.MODELS_LOADING, 1)
     started = time.monotonic()
     checkpoint = load_checkpoint(config)
     runner = ModelRunner(
         checkpoint, slots=config.max_slots, max_new_tokens=config.max_new_tokens, grammar=config.grammar
     )
-    runner.warm_up()
+    with ThreadPoolExecutor(1) as pool:  # a thread that ends, and its OpenMP team with it
+        pool.submit(runner.warm_up).result()
     metrics.set(families.MODELS_LOADING, 0)
     metrics.set(families.MODELS_LOADED, 1)
     metrics.set(families.LOAD_SECONDS, time.monotonic() - started)

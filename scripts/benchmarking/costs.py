@@ -1,0 +1,65 @@
+"""What processes cost: CPU seconds, memory, and what the engine's own metrics say."""
+
+import contextlib
+import threading
+from typing import Final, Self
+
+import httpx2
+import psutil
+
+FIRST_TOKEN: Final = "paligemma_time_to_first_token_seconds"  # noqa: S105  # not that kind of token
+SAMPLE_INTERVAL_S: Final = 0.25
+
+
+class Meter:
+    """CPU seconds and peak memory of process trees while the context lasts."""
+
+    def __init__(self, roots: list[int]) -> None:
+        self._roots = roots
+        self._stopping = threading.Event()
+        self.peak_bytes = 0
+        self.cpu_s = 0.0
+
+    def __enter__(self) -> Self:
+        self._before = _cpu_s(self._tree())
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+        self.cpu_s = _cpu_s(self._tree()) - self._before
+
+    def _tree(self) -> list[psutil.Process]:
+        processes = [psutil.Process(pid) for pid in self._roots]
+        return processes + [child for process in processes for child in process.children(recursive=True)]
+
+    def _sample(self) -> None:
+        tree = self._tree()
+        while True:
+            with contextlib.suppress(psutil.Error):
+                # Shared pages are counted once for each process that maps them: an upper bound.
+                self.peak_bytes = max(self.peak_bytes, sum(process.memory_info().rss for process in tree))
+            if self._stopping.wait(SAMPLE_INTERVAL_S):
+                return
+
+
+def first_token_totals(metrics_url: str) -> tuple[float, float]:
+    """Sum of seconds to the first token and number of requests, since the server's start."""
+    lines = httpx2.get(metrics_url, timeout=10).raise_for_status().text.splitlines()
+    totals = {"sum": 0.0, "count": 0.0}
+    for line in lines:
+        for part in totals:
+            if line.startswith(f"{FIRST_TOKEN}_{part}"):
+                totals[part] += float(line.rpartition(" ")[2])
+    return totals["sum"], totals["count"]
+
+
+def _cpu_s(processes: list[psutil.Process]) -> float:
+    total = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
