@@ -37,7 +37,7 @@ class TestConfig:
         }
         config = EngineConfig.from_env(environ)
         assert (config.model_id, config.models_dir, config.dtype) == ("a/b", tmp_path, "bfloat16")
-        assert (config.max_slots, config.max_pending, config.grammar) == (8, 7, False)
+        assert (config.max_slots, config.max_pending, config.grammar) == (16, 7, False)
         assert config.max_image_pixels == EngineConfig().max_image_pixels
 
     @pytest.mark.parametrize(

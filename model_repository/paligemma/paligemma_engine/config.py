@@ -9,7 +9,7 @@ DEFAULT_MODEL_ID: Final = "google/paligemma2-3b-mix-448"
 HUB_CACHE_FOLDER: Final = "huggingface"
 HF_TOKEN_SECRET: Final = Path("/run/secrets/hf_token")
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
-SLOTS_ON_CPU: Final = 8
+SLOTS_ON_CPU: Final = 16
 SLOTS_ON_GPU: Final = 32
 
 
