@@ -1,0 +1,79 @@
+"""Many callers at once, of every kind, on a real Triton."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import httpx2
+import tritonclient.grpc.aio as grpcclient
+
+from soaking.caller import Caller
+from soaking.kinds import OK, Call, good_calls, mixed_calls
+
+REQUESTS = 300
+CLIENTS = 32
+FLOOD = 500
+LONG_ONES = 8
+
+
+def run(stack: Any, scenario: Callable[[Caller], Awaitable[None]]) -> None:
+    async def connected() -> None:
+        async with grpcclient.InferenceServerClient(f"127.0.0.1:{stack.ports.grpc}") as client:
+            await scenario(Caller(client))
+
+    asyncio.run(connected())
+
+
+def metrics(stack: Any) -> str:
+    time.sleep(1.2)  # the engine publishes every half second
+    return httpx2.get(f"http://127.0.0.1:{stack.ports.metrics}/metrics", trust_env=False).text
+
+
+def total(text: str, name: str) -> float:
+    return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name}{{"))
+
+
+def test_every_request_gets_one_answer_of_the_right_kind_and_the_same_as_alone(stack: Any) -> None:
+    async def scenario(caller: Caller) -> None:
+        await caller.ask_alone(good_calls())
+        tally = await caller.ask_all(mixed_calls(REQUESTS, seed=1, bad_share=0.4), clients=CLIENTS)
+        assert [(call.kind, outcome) for call, outcome in tally.wrong] == []
+        assert tally.count == REQUESTS
+        assert len({kind for kind, _ in tally.outcomes}) == 10
+
+    before = metrics(stack)
+    run(stack, scenario)
+    after = metrics(stack)
+    assert total(after, "paligemma_active_slots") == total(after, "paligemma_pending_requests") == 0
+    counted = total(after, "paligemma_requests_total") - total(before, "paligemma_requests_total")
+    assert 0 <= REQUESTS + len(good_calls()) - counted <= REQUESTS * 0.1  # some are cancelled before they reach it
+
+
+def test_a_flood_is_answered_or_refused_at_once(stack: Any) -> None:
+    async def scenario(caller: Caller) -> None:
+        calls = good_calls() * (FLOOD // len(good_calls()) + 1)
+        outcomes = await asyncio.gather(*(caller.outcome_of(call) for call in calls[:FLOOD]))
+        assert set(outcomes) == {OK, "overloaded"}
+        assert await caller.outcome_of(calls[0]) == OK
+
+    run(stack, scenario)
+
+
+def test_a_newcomer_is_answered_before_long_answers_end(stack: Any) -> None:
+    """`nothing there` is answered by its first token."""
+    long, short = ([call for call in good_calls() if call.kind == kind] for kind in ("one target", "nothing there"))
+    ended: list[str] = []
+
+    async def scenario(caller: Caller) -> None:
+        async def ask(call: Call) -> None:
+            assert await caller.outcome_of(call) == OK
+            ended.append(call.kind)
+
+        running = [asyncio.create_task(ask(call)) for call in long[:LONG_ONES]]
+        await asyncio.sleep(0.05)
+        await asyncio.gather(ask(short[0]), *running)
+
+    run(stack, scenario)
+    assert ended[0] == "nothing there"
+    assert len(ended) == LONG_ONES + 1
