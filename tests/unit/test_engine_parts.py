@@ -13,6 +13,7 @@ from paligemma_engine import Answer, EngineConfig, EngineMetrics, to_tensors
 from paligemma_engine import errors as engine_errors
 from paligemma_engine import metrics as families
 from paligemma_engine.config import ConfigError
+from paligemma_engine.cpu_threads import CpuThreads
 from paligemma_engine.errors import EngineError, ModelFailed
 from paligemma_engine.loading import load_checkpoint, torch_dtype
 from paligemma_engine.records import TargetAnswer, Token
@@ -181,3 +182,25 @@ def test_a_decode_step_is_one_graph(models_dir: Path) -> None:
         assert (explained.graph_count, explained.graph_break_count) == (1, 0)
         compiled = torch.compile(step, fullgraph=True, backend="eager")
         assert torch.isfinite(compiled()[1]).all()
+
+
+@pytest.mark.parametrize(("gain", "lone"), [(0.5, 4), (0.97, 2)])
+def test_all_cores_are_used_only_where_they_help(monkeypatch: pytest.MonkeyPatch, gain: float, lone: int) -> None:
+    """`gain`: the time of a step with all four cores, relative to two."""
+    used: list[int] = []
+    seconds = 0.0
+
+    def step() -> None:
+        nonlocal seconds
+        seconds += gain if used[-1] == 4 else 1.0
+
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4))
+    monkeypatch.setattr("torch.set_num_threads", used.append)
+    monkeypatch.setattr("time.perf_counter", lambda: seconds)
+    threads = CpuThreads()
+    threads.calibrate(step)
+    threads.use_for(1)
+    assert used[-1] == lone
+    threads.use_for(2)
+    assert used[-1] == 2

@@ -1,19 +1,27 @@
 """How many threads PyTorch uses on the CPU."""
 
 import os
+import statistics
+import time
+from collections.abc import Callable
 from typing import Final
 
 import torch
 
 OMP_NUM_THREADS: Final = "OMP_NUM_THREADS"
 
+WORTHWHILE: Final = 0.9  # of the time with half the cores: a smaller gain is not worth twice the CPU time
+TRIAL_S: Final = 0.3  # for each number of threads
+MIN_TRIALS: Final = 3
+
 
 class CpuThreads:
-    """All cores for a lone sequence, half of them as soon as there are more.
+    """All cores for a lone sequence where that helps, half of them as soon as there are more.
 
-    A second thread makes one small step somewhat quicker and costs twice the CPU time; under load the other cores
-    have images to decode and masks to draw. OMP_NUM_THREADS overrules it. The engine thread owns it: OpenMP keeps a
-    team of threads for every thread that computes, and several teams on the same cores slow each other down by far.
+    A second thread makes one small step somewhat quicker, or not at all, and costs twice the CPU time; under load the
+    other cores have images to decode and masks to draw. OMP_NUM_THREADS overrules it. The engine thread owns it: OpenMP
+    keeps a team of threads for every thread that computes, and several teams on the same cores slow each other down by
+    far.
     """
 
     def __init__(self) -> None:
@@ -25,7 +33,29 @@ class CpuThreads:
 
     def use_for(self, sequences: int) -> None:
         """Before computing: how many sequences are running."""
-        wanted = self._lone if sequences <= 1 else self._shared
-        if wanted != self._used:
-            torch.set_num_threads(wanted)
-            self._used = wanted
+        self._use(self._lone if sequences <= 1 else self._shared)
+
+    def calibrate(self, step: Callable[[], object]) -> None:
+        """Tries whether all cores make a lone sequence's decode step quicker; where they do not, half are used."""
+        if self._lone == self._shared:
+            return
+        seconds = {threads: self._time(step, threads) for threads in (self._lone, self._shared)}
+        if seconds[self._lone] > WORTHWHILE * seconds[self._shared]:
+            self._lone = self._shared
+        self._used = 0  # the next caller is another thread, whose number of threads is its own
+
+    def _time(self, step: Callable[[], object], threads: int) -> float:
+        """Median seconds of a step."""
+        self._use(threads)
+        step()
+        trials: list[float] = []
+        while len(trials) < MIN_TRIALS or sum(trials) < TRIAL_S:
+            started = time.perf_counter()
+            step()
+            trials.append(time.perf_counter() - started)
+        return statistics.median(trials)
+
+    def _use(self, threads: int) -> None:
+        if threads != self._used:
+            torch.set_num_threads(threads)
+            self._used = threads

@@ -124,6 +124,8 @@ class ModelRunner:
         with torch.inference_mode():
             for step in self._steps.values():
                 step()
+            if self._cpu_threads is not None:
+                self._cpu_threads.calibrate(self._steps[self._row_buckets[0], self._length_buckets[0]])
 
     @torch.inference_mode()
     def _build_step(self, rows: int, length: int) -> Step:
