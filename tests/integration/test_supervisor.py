@@ -1,6 +1,7 @@
 """The supervisor over a real Triton: what it says and does when something cannot start, dies, hangs, or is to stop."""
 
 import contextlib
+import re
 import signal
 import socket
 import threading
@@ -39,8 +40,15 @@ def stub_of(server: ChildProcess, model: str) -> psutil.Process:
     return stub
 
 
-def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
+def shared_memory_prefix(server: ChildProcess) -> str:
+    found = re.search(r"shm-region-prefix-name=(\w+)", " ".join(server_of(server).cmdline()))
+    assert found
+    assert shared_memory(found[1])
+    return found[1]
+
+
+def shared_memory(*prefixes: str) -> list[str]:
+    return [path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(prefixes)]
 
 
 def answers(ports: Ports, image: bytes) -> bool:
@@ -56,7 +64,7 @@ def answers(ports: Ports, image: bytes) -> bool:
 
 def test_killed_stub_and_server_come_back(sample_image: bytes) -> None:
     """kill -9 of each process that the service stands on: noticed within 10 s, and requests answered within 60 s."""
-    ports, before = Ports.free(), shared_memory()
+    ports, prefixes = Ports.free(), []
     with serve(ports, "--restart") as server, gateway(ports):
         server.wait_for_line("^serve: ready", START_TIMEOUT_S)
         for find_victim, said in (
@@ -67,6 +75,7 @@ def test_killed_stub_and_server_come_back(sample_image: bytes) -> None:
             (lambda: server_of(server), r"^serve: tritonserver died \(status -9\); starting"),
         ):
             known, family = len(server.lines), family_of(server)
+            prefixes.append(shared_memory_prefix(server))
             find_victim().kill()
             killed_at = time.monotonic()
             server.wait_for_line(said, 10, after=known)
@@ -75,7 +84,8 @@ def test_killed_stub_and_server_come_back(sample_image: bytes) -> None:
             assert time.monotonic() - killed_at < 60
             wait_until(lambda: answers_200(f"http://127.0.0.1:{ports.gateway}/readyz"), 10, "gateway ready again")
             assert not [process for process in family if process.is_running()]
-    assert shared_memory() <= before
+        prefixes.append(shared_memory_prefix(server))
+    assert not shared_memory(*prefixes)
 
 
 def test_without_restart_a_dead_stub_ends_the_server() -> None:
@@ -101,19 +111,19 @@ def test_a_stuck_engine_is_noticed() -> None:
 
 
 def test_a_killed_supervisor_leaves_nothing_behind() -> None:
-    ports, before = Ports.free(), shared_memory()
+    ports = Ports.free()
     with serve(ports) as server:
         server.wait_for_line("^serve: ready", START_TIMEOUT_S)
-        family = family_of(server)
+        family, prefix = family_of(server), shared_memory_prefix(server)
         server.process.kill()
         _gone, alive = psutil.wait_procs(family, timeout=30)
         assert not alive, [process.cmdline() for process in alive]
-    wait_until(lambda: shared_memory() <= before, 5, "shared memory cleared")
+    wait_until(lambda: not shared_memory(prefix), 5, "shared memory cleared")
 
 
 def test_stopping_lets_running_requests_end(sample_image: bytes) -> None:
     """Direct requests in flight when the server stops get an answer or UNAVAILABLE; afterwards nothing is left."""
-    ports, before = Ports.free(), shared_memory()
+    ports = Ports.free()
     outcomes: list[str] = []
 
     def ask(client: Any) -> None:
@@ -125,7 +135,7 @@ def test_stopping_lets_running_requests_end(sample_image: bytes) -> None:
 
     with serve(ports) as server:
         server.wait_for_line("^serve: ready", START_TIMEOUT_S)
-        family = family_of(server)
+        family, prefix = family_of(server), shared_memory_prefix(server)
         client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{ports.grpc}")
         threads = [threading.Thread(target=ask, args=(client,)) for _ in range(12)]
         for thread in threads:
@@ -141,7 +151,7 @@ def test_stopping_lets_running_requests_end(sample_image: bytes) -> None:
     assert len(outcomes) == 12
     assert set(outcomes) <= {"2 objects", "StatusCode.UNAVAILABLE"}
     assert outcomes.count("2 objects") >= 4
-    assert shared_memory() <= before
+    assert not shared_memory(prefix)
 
 
 @pytest.mark.parametrize("variable", ["TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT"])
