@@ -26,19 +26,3 @@ def pixel_coordinates(box_xyxy: tuple[float, float, float, float], *, width: int
     """x_min, y_min, x_max, y_max in pixels of an image of that size."""
     x_min, y_min, x_max, y_max = box_xyxy
     return [round(x_min * width), round(y_min * height), round(x_max * width), round(y_max * height)]
-
-
-def paste_mask(
-    mask_logits: NDArray[np.float32], coordinates: list[int], *, width: int, height: int
-) -> NDArray[np.bool_]:
-    """bool[height, width]: the raw mask resized bilinearly to its box in pixels, then > 0.
-
-    This order is the protocol of the published mean IoU (google-research/big_vision, PaliGemma's segmentation
-    evaluator).
-    """
-    x_min, y_min, x_max, y_max = coordinates
-    pasted = np.zeros((height, width), np.bool_)
-    if x_max > x_min and y_max > y_min:
-        resized = Image.fromarray(mask_logits).resize((x_max - x_min, y_max - y_min), Image.Resampling.BILINEAR)
-        pasted[y_min:y_max, x_min:x_max] = np.asarray(resized) > 0
-    return pasted

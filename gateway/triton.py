@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 import tritonclient.grpc.aio as grpcclient
+from opentelemetry import propagate
 from tritonclient.utils import InferenceServerException
 
 from gateway.errors import STATUS_OF_CODE, ApiError
@@ -54,8 +55,10 @@ class SegmentRequest:
 class TritonSegmenter:
     """Calls Triton over gRPC; one for the whole application."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, traced: bool = False) -> None:
+        """`traced` passes the trace of the request that is being served on to Triton."""
         self._client = grpcclient.InferenceServerClient(url)
+        self._traced = traced
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -71,6 +74,9 @@ class TritonSegmenter:
 
     async def segment(self, request: SegmentRequest) -> Segmentation:
         """One answer; raises ApiError where there is none."""
+        trace_headers: dict[str, str] = {}
+        if self._traced:
+            propagate.inject(trace_headers)
         try:
             result = await self._client.infer(
                 "segment",
@@ -79,6 +85,7 @@ class TritonSegmenter:
                 request_id=request.request_id,
                 timeout=int(request.timeout_s * 1e6),
                 client_timeout=request.timeout_s + ANSWER_GRACE_S,
+                headers=trace_headers,
             )
         except InferenceServerException as error:
             raise _api_error(error) from error
