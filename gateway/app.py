@@ -90,5 +90,5 @@ def _add_middleware(app: FastAPI, settings: Settings, collected: Metrics) -> Non
             allow_headers=["Authorization", "Content-Type", REQUEST_ID_HEADER],
             expose_headers=["Retry-After", REQUEST_ID_HEADER],
         )
-    app.add_middleware(SecurityHeadersMiddleware)
     app.add_middleware(RecordMiddleware, metrics=collected)
+    app.add_middleware(SecurityHeadersMiddleware)
