@@ -2,17 +2,20 @@
 
 import base64
 import io
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+# The fastest: photographs come out a tenth larger than at the default, for two thirds of the time.
+PNG_COMPRESS_LEVEL: Final = 1
+
 
 def png_base64(pixels: NDArray[np.uint8]) -> str:
     """Base64 PNG of uint8[H, W] gray or uint8[H, W, 3] RGB."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=PNG_COMPRESS_LEVEL)
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
