@@ -1,5 +1,6 @@
 """`python -m gateway`: serves the application with uvicorn."""
 
+import math
 import sys
 
 import uvicorn
@@ -29,7 +30,7 @@ def main() -> int:
         app,
         host=settings.gateway_host,
         port=settings.gateway_port,
-        timeout_graceful_shutdown=int(settings.request_timeout_s),
+        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s),
         log_config=None,
         access_log=False,
         server_header=False,

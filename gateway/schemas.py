@@ -26,7 +26,13 @@ class SegmentForm(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    prompt: Annotated[Text, Field(description="What to look for, such as `segment left wheel`; targets joined by `;`.")]
+    prompt: Annotated[
+        Text,
+        Field(
+            description="What to look for, such as `segment left wheel`; targets joined by `;`.",
+            examples=["segment left wheel"],
+        ),
+    ]
     model_id: Annotated[Text | None, Field(description="Which model shall answer; left out: the default one.")] = None
     max_new_tokens: Annotated[
         int | None, Field(ge=1, le=MAX_INT32, description="Bound on the tokens for each target.")

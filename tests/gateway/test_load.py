@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import http.client
 import io
 import re
 import signal
+import socket
 import time
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -134,11 +137,51 @@ def test_clients_that_leave_leave_nothing(slow: tuple[Ports, ChildProcess, Child
 
 
 def test_the_deadline_is_kept(request_bytes: bytes) -> None:
+    """Whoever is slow: Triton, or a client that does not send what it announced."""
     with running(60.0, 10, REQUEST_TIMEOUT_S="1") as (ports, triton, _):
         reply = asyncio.run(ask(ports.gateway, request_bytes))
         assert (reply.status, b'"code":"deadline"' in reply.body) == (504, True)
         assert 1.0 <= reply.latency_s < 4.0
         triton.wait_for_line("cancelled", 5)
+        with socket.create_connection(("127.0.0.1", ports.gateway), timeout=5) as connection:
+            connection.sendall(request_bytes[:-100])
+            assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+        assert in_flight(ports) == 0
+
+
+def test_a_refusal_does_not_wait_for_the_body(tmp_path: Path, request_bytes: bytes) -> None:
+    """Nor does it cost the client its connection."""
+    (tmp_path / "keys").write_text("a-key\n")
+    head, _, body = request_bytes.partition(b"\r\n\r\n")
+    content_type = next(line[14:] for line in head.decode().split("\r\n") if line.startswith("Content-Type: "))
+    with contextlib.ExitStack() as stack:
+        ports, _, _ = stack.enter_context(running(0.01, 10, API_KEYS_FILE=str(tmp_path / "keys")))
+        connection = http.client.HTTPConnection("127.0.0.1", ports.gateway, timeout=5)
+        stack.callback(connection.close)
+        connection.putrequest("POST", "/segment")
+        connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders()
+        refused = connection.getresponse()
+        assert (refused.status, len(refused.read()) > 0) == (401, True)
+        connection.send(body)
+        headers = {"Content-Type": content_type, "Authorization": "Bearer a-key"}
+        connection.request("POST", "/segment", body, headers)
+        assert connection.getresponse().status == 200
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"REQUEST_TIMEOUT_S": "soon"}, "error: REQUEST_TIMEOUT_S: "),
+        ({"DOCS": "maybe"}, "error: DOCS: "),
+        ({"URL_FETCH_ALLOWED_NETWORKS": "10.0.0.0/8, x"}, "error: URL_FETCH_ALLOWED_NETWORKS: "),
+        ({"API_KEYS_FILE": "/nowhere"}, "error: API_KEYS_FILE: "),
+    ],
+)
+def test_settings_that_cannot_work(setting: dict[str, str], said: str) -> None:
+    with gateway(Ports.free(), **setting) as server:
+        assert server.wait(20) == 2
+        assert server.output.startswith(said)
 
 
 def test_sigterm_lets_accepted_requests_end(request_bytes: bytes) -> None:
