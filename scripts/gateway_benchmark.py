@@ -93,7 +93,7 @@ def measure_requests(stack: Stack, jobs: list[Job]) -> None:
     print(f"median latency, gRPC       {statistics.median(direct_s) * 1e3:6.1f} ms")
     print(f"median latency, gateway    {statistics.median(through_s) * 1e3:6.1f} ms")
     print(f"median overhead            {statistics.median(overheads_s) * 1e3:6.1f} ms   of pairs")
-    print(f"peak resident memory       {gateway.memory_info().rss / 1e6:6.0f} MB   after {2 * len(jobs)} requests")
+    print(f"resident memory afterwards {gateway.memory_info().rss / 1e6:6.0f} MB   after {2 * len(jobs)} requests")
 
 
 def ask_triton(client: grpcclient.InferenceServerClient, job: Job) -> None:
