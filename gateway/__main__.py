@@ -2,6 +2,7 @@
 
 import math
 import sys
+from typing import Final
 
 import uvicorn
 from pydantic import ValidationError
@@ -10,7 +11,7 @@ from gateway.app import create_app
 from gateway.logs import configure_logging
 from gateway.settings import Settings
 
-SETTINGS_STATUS = 2  # of a process whose settings cannot work
+SETTINGS_STATUS: Final = 2  # of a process whose settings cannot work
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.errors import STATUS_OF_CODE
+from gateway.fetching.errors import UNREACHABLE
 from gateway.inputs import FORM_TYPES, JSON_TYPE
 from gateway.schemas import Error, SegmentForm
 
@@ -41,7 +42,7 @@ ERROR_EXAMPLES: Final[Mapping[str, str]] = {
     "too_many_images": "send image_file or image_url, not both",
     "invalid_image": "the image cannot be read; send JPEG, PNG, WebP or another common format",
     "invalid_url": "the data: URL is not valid base64",
-    "fetch_failed": "image_url cannot be fetched: its host does not exist, does not answer, or may not be reached",
+    "fetch_failed": UNREACHABLE,
     "unauthorized": "send a valid key in the header Authorization: Bearer <key>",
     "model_not_allowed": "this model may not be asked for",
     "model_not_found": "there is no such model",

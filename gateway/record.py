@@ -4,10 +4,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from starlette.types import Scope
 
-RECORD = "gateway.record"  # where the record is in the ASGI scope
+RECORD: Final = "gateway.record"  # where the record is in the ASGI scope
 
 
 @dataclass(slots=True)

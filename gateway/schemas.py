@@ -1,10 +1,10 @@
 """The bodies of requests and answers; FastAPI's documentation comes from here."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-MAX_INT32 = 2**31 - 1  # what Triton's tensor can carry
+MAX_INT32: Final = 2**31 - 1  # what Triton's tensor can carry
 
 
 def _check_encodable(text: str) -> str:

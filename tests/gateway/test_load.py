@@ -58,11 +58,15 @@ def slow() -> Iterator[tuple[Ports, ChildProcess, ChildProcess]]:
         yield started
 
 
-def in_flight(ports: Ports) -> float:
+def metric(ports: Ports, name: str) -> float:
+    """0 where it has not been counted yet."""
     with urllib.request.urlopen(f"http://127.0.0.1:{ports.gateway}/metrics", timeout=5) as response:
-        found = re.search(r"^gateway_requests_in_flight (.*)$", response.read().decode(), re.MULTILINE)
-    assert found is not None
-    return float(found[1])
+        found = re.search(rf"^{re.escape(name)} (.*)$", response.read().decode(), re.MULTILINE)
+    return 0.0 if found is None else float(found[1])
+
+
+def in_flight(ports: Ports) -> float:
+    return metric(ports, "gateway_requests_in_flight")
 
 
 async def offer(port: int, request: bytes, *, rate_per_s: float, duration_s: float) -> list[Reply]:
@@ -125,6 +129,8 @@ def test_clients_that_leave_leave_nothing(slow: tuple[Ports, ChildProcess, Child
     """200 of them: their places are free at once, and Triton's calls are cancelled."""
     ports, triton, _ = slow
     cancelled_before = triton.lines.count("cancelled")
+    gone = 'gateway_requests_total{route="/segment",status="499"}'
+    gone_before = metric(ports, gone)
 
     async def storm() -> None:
         await asyncio.gather(*(ask_and_leave(ports.gateway, request_bytes, after_s=1.5) for _ in range(200)))
@@ -134,6 +140,7 @@ def test_clients_that_leave_leave_nothing(slow: tuple[Ports, ChildProcess, Child
     wait_until(lambda: in_flight(ports) == 0, 10, "nothing in flight")
     print(f"in flight 0 after {time.monotonic() - left_at:.2f} s")
     wait_until(lambda: triton.lines.count("cancelled") - cancelled_before == 200, 5, "all calls cancelled")
+    assert metric(ports, gone) - gone_before == 200
 
 
 def test_the_deadline_is_kept(request_bytes: bytes) -> None:

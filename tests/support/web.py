@@ -55,6 +55,10 @@ def reply(body: bytes = b"", *, status: str = "200 OK", **headers: str) -> bytes
     return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
 
 
+def redirect(location: str, status: str = "302 Found") -> bytes:
+    return reply(status=status, location=location)
+
+
 @contextlib.asynccontextmanager
 async def site(answers: dict[str, Answer], *, ssl_context: ssl.SSLContext | None = None) -> AsyncIterator[Site]:
     served = Site(0, answers)
