@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
+import anyio.lowlevel
 from starlette.types import Receive
 
 from gateway.errors import ApiError
@@ -26,6 +27,10 @@ async def while_connected(receive: Receive, work: Callable[[], Awaitable[T]]) ->
         watcher = asyncio.create_task(_cancel_when_gone(receive, scope))
         try:
             return await work()
+        except asyncio.CancelledError:
+            # gRPC raises one of its own, which the scope does not know as its doing: this raises the scope's.
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            raise
         finally:
             watcher.cancel()
     raise client_gone()
