@@ -5,6 +5,11 @@ import time
 from gateway.errors import ApiError
 
 
+def time_is_up() -> ApiError:
+    """What is said of a request whose time is up."""
+    return ApiError("deadline", "the request's time was up before it was answered")
+
+
 class Deadline:
     """A moment that does not move."""
 
@@ -15,5 +20,5 @@ class Deadline:
         """Seconds left, more than 0; raises ApiError where there are none."""
         remaining_s = self._ends_at - time.monotonic()
         if remaining_s <= 0:
-            raise ApiError("deadline", "the request's time was up before it was answered")
+            raise time_is_up()
         return remaining_s

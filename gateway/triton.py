@@ -10,6 +10,7 @@ import tritonclient.grpc.aio as grpcclient
 from opentelemetry import propagate
 from tritonclient.utils import InferenceServerException
 
+from gateway.deadline import time_is_up
 from gateway.errors import STATUS_OF_CODE, ApiError
 from gateway.segmentation import Segmentation, SegmentedObject
 
@@ -134,7 +135,7 @@ def _api_error(error: InferenceServerException) -> ApiError:
         return ApiError(coded[1], coded[2])
     match error.status():
         case "StatusCode.DEADLINE_EXCEEDED":
-            return ApiError("deadline", "the request's time was up before it was answered")
+            return time_is_up()
         case "StatusCode.UNAVAILABLE":
             return ApiError("unavailable", "the model server cannot be reached; try again later")
         case _:
