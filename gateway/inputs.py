@@ -57,15 +57,10 @@ async def read_segment_input(request: Request, *, max_image_bytes: int) -> Segme
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
     received = _read_image(form, upload, url)
-    if received.image is not None:
-        check_image_bytes(received.image, max_image_bytes=max_image_bytes)
+    if received.image is not None and len(received.image) > max_image_bytes:
+        message = f"the image has {len(received.image)} bytes; send at most {max_image_bytes}"
+        raise ApiError("image_too_large", message)
     return received
-
-
-def check_image_bytes(image: bytes, *, max_image_bytes: int) -> None:
-    """Raises ApiError for an image that is too large."""
-    if len(image) > max_image_bytes:
-        raise ApiError("image_too_large", f"the image has {len(image)} bytes; send at most {max_image_bytes}")
 
 
 async def _read_form(request: Request, *, max_text_bytes: int) -> dict[str, Any]:

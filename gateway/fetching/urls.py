@@ -16,7 +16,7 @@ def parse_url(text: str) -> httpx2.URL:
     if len(text) > MAX_URL_LENGTH:
         raise ApiError("invalid_url", f"image_url is too long; at most {MAX_URL_LENGTH} characters")
     try:
-        return check_url(httpx2.URL(text))
+        return _checked(httpx2.URL(text))
     except (httpx2.InvalidURL, ValueError, UnicodeError) as error:
         raise ApiError("invalid_url", "image_url is not a valid URL") from error
 
@@ -29,7 +29,7 @@ def redirected(url: httpx2.URL, location: str) -> httpx2.URL:
         raise ApiError("fetch_failed", "image_url redirects to something that is not a URL") from error
 
 
-def check_url(url: httpx2.URL) -> httpx2.URL:
+def _checked(url: httpx2.URL) -> httpx2.URL:
     """Scheme, user, port and host; raises ApiError."""
     if url.scheme not in SCHEMES:
         raise ApiError("invalid_url", "image_url must be a http:, https: or data: URL")
