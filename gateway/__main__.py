@@ -1,22 +1,43 @@
 """`python -m gateway`: serves the application with uvicorn."""
 
+import math
+import sys
+from typing import Final
+
 import uvicorn
+from pydantic import ValidationError
 
 from gateway.app import create_app
+from gateway.logs import configure_logging
 from gateway.settings import Settings
 
+SETTINGS_STATUS: Final = 2  # of a process whose settings cannot work
 
-def main() -> None:
-    """Reads the settings, serves until SIGTERM, and lets running requests end."""
-    settings = Settings()
+
+def main() -> int:
+    """Reads the settings, serves until SIGTERM, and lets running requests end; returns the exit status."""
+    configure_logging()
+    try:
+        settings = Settings()
+        app = create_app(settings)
+    except ValidationError as error:
+        for fault in error.errors(include_input=False):
+            sys.stderr.write(f"error: {'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}\n")
+        return SETTINGS_STATUS
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"error: API_KEYS_FILE: {error}\n")
+        return SETTINGS_STATUS
     uvicorn.run(
-        create_app(settings),
+        app,
         host=settings.gateway_host,
         port=settings.gateway_port,
-        timeout_graceful_shutdown=int(settings.request_timeout_s),
-        log_level="info",
+        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s),
+        log_config=None,
+        access_log=False,
+        server_header=False,
     )
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,16 +2,24 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
+from gateway.access import ApiKeys, require_key
 from gateway.errors import install_error_handlers
-from gateway.middleware import BodyLimitMiddleware, RequestIdMiddleware
-from gateway.readiness import Readiness
-from gateway.routes import health, segment
+from gateway.metrics import Metrics
+from gateway.middleware import (
+    QUIET_ROUTES,
+    REQUEST_ID_HEADER,
+    BodyLimitMiddleware,
+    RecordMiddleware,
+    SecurityHeadersMiddleware,
+)
+from gateway.routes import health, metrics, segment
+from gateway.services import running_services
 from gateway.settings import Settings
-from gateway.triton import TritonSegmenter
 
 VERSION: Final = "0.1.0"
 BASE64_GROWTH: Final = 4 / 3
@@ -19,30 +27,68 @@ FIELDS_BYTES: Final = 1_000_000  # what a request may hold beside its image
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application for these settings; connects to Triton when it starts."""
+    """The application for these settings; connects to Triton when it starts.
+
+    Raises:
+        OSError: API_KEYS_FILE cannot be read.
+        ValueError: it holds no key.
+    """
+    collected = Metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        segmenter = TritonSegmenter(settings.triton_grpc_url)
-        app.state.segmenter = segmenter
-        app.state.readiness = Readiness(segmenter.is_ready)
-        yield
-        await segmenter.close()
+        async with running_services(settings, collected) as services:
+            app.state.services = services
+            yield
 
-    documented = settings.docs == "on"
     app = FastAPI(
         title="PaliGemma Segmentation API",
         version=VERSION,
         description="Text-prompted image segmentation with PaliGemma 2 mix on NVIDIA Triton.",
         lifespan=lifespan,
-        docs_url="/docs" if documented else None,
-        redoc_url="/redoc" if documented else None,
-        openapi_url="/openapi.json" if documented else None,
+        **_documentation_urls(settings),
+        telemetry=_telemetry(settings),
     )
-    app.state.settings = settings
+    app.state.metrics = collected
     app.include_router(health.router)
-    app.include_router(segment.router)
+    app.include_router(metrics.router)
+    if settings.api_keys_file is None:
+        app.include_router(segment.router)
+    else:
+        app.state.api_keys = ApiKeys.from_file(settings.api_keys_file)
+        app.include_router(segment.router, dependencies=[Depends(require_key)])
     install_error_handlers(app)
-    app.add_middleware(BodyLimitMiddleware, max_body_bytes=int(settings.max_image_bytes * BASE64_GROWTH) + FIELDS_BYTES)
-    app.add_middleware(RequestIdMiddleware)  # added last, so outermost
+    _add_middleware(app, settings, collected)
     return app
+
+
+def _documentation_urls(settings: Settings) -> dict[str, Any]:
+    names = {"docs_url": "/docs", "redoc_url": "/redoc", "openapi_url": "/openapi.json"}
+    return names if settings.docs == "on" else dict.fromkeys(names)
+
+
+def _telemetry(settings: Settings) -> Any:
+    """FastAPI's own tracing; where spans go is up to OpenTelemetry's variables, such as OTEL_EXPORTER_OTLP_ENDPOINT."""
+    traced = settings.traces == "on"
+    return {
+        "tracing": traced,
+        "auto_configure": traced,
+        "metrics": False,
+        "logs": False,
+        "exclude": lambda scope: scope["path"] in QUIET_ROUTES,
+    }
+
+
+def _add_middleware(app: FastAPI, settings: Settings, collected: Metrics) -> None:
+    """What is added last is outermost."""
+    app.add_middleware(BodyLimitMiddleware, max_body_bytes=int(settings.max_image_bytes * BASE64_GROWTH) + FIELDS_BYTES)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", REQUEST_ID_HEADER],
+            expose_headers=["Retry-After", REQUEST_ID_HEADER],
+        )
+    app.add_middleware(RecordMiddleware, metrics=collected)
+    app.add_middleware(SecurityHeadersMiddleware)

@@ -12,6 +12,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from gateway.record import record_of
+
 _log = logging.getLogger(__name__)
 
 STATUS_OF_CODE: Final[Mapping[str, int]] = {
@@ -36,12 +38,22 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "invalid_url": 400,
     "invalid_body": 400,
     "invalid_request": 422,
+    "fetch_failed": 400,
+    "unauthorized": 401,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
     "request_too_large": 413,
     "unsupported_media_type": 415,
+    "client_disconnected": 499,  # nobody receives it; for logs and metrics, as nginx has it
     "unavailable": 503,
 }
+UNKNOWN_ERROR_STATUS: Final = 500
 
-RETRY_AFTER_S: Final[Mapping[int, int]] = {503: 1}
+HEADERS_OF_STATUS: Final[Mapping[int, Mapping[str, str]]] = {
+    401: {"WWW-Authenticate": "Bearer"},
+    503: {"Retry-After": "1"},
+}
 
 _CODE_OF_HTTP_STATUS: Final[Mapping[int, str]] = {400: "invalid_body", 404: "not_found", 405: "method_not_allowed"}
 
@@ -66,7 +78,7 @@ class ApiError(Exception):
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Every error, known or not, leaves the application in the one shape."""
+    """Every known error leaves the application in the one shape; RecordMiddleware sees to the others."""
 
     async def api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
@@ -79,23 +91,29 @@ def install_error_handlers(app: FastAPI) -> None:
     async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         code = _CODE_OF_HTTP_STATUS.get(error.status_code, "invalid_request")
-        return error_response(request, status=error.status_code, code=code, detail=str(error.detail))
-
-    async def unknown_error(request: Request, error: Exception) -> JSONResponse:
-        _log.error("a request failed", exc_info=error)
-        return error_response(request, status=500, code="internal", detail="the request failed; the log has the cause")
+        response = error_response(request, status=error.status_code, code=code, detail=str(error.detail))
+        response.headers.update(error.headers or {})
+        return response
 
     app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)
-    app.add_exception_handler(Exception, unknown_error)
 
 
 def error_response(request: Request, *, status: int, code: str, detail: str) -> JSONResponse:
-    """An error in the one shape."""
-    headers = {"Retry-After": str(RETRY_AFTER_S[status])} if status in RETRY_AFTER_S else None
-    body = {"status": "error", "detail": detail, "code": code, "request_id": request.scope.get("request_id", "")}
-    return JSONResponse(body, status_code=status, headers=headers)
+    """An error in the one shape; noted in the request's record."""
+    record = record_of(request.scope)
+    record.code = code
+    body = {"status": "error", "detail": detail, "code": code, "request_id": record.request_id}
+    return JSONResponse(body, status_code=status, headers=HEADERS_OF_STATUS.get(status))
+
+
+def unknown_error_response(request: Request, error: Exception) -> JSONResponse:
+    """What is said of a failure that nobody foresaw: its request id; the rest is in the log."""
+    fields = {"request_id": record_of(request.scope).request_id}
+    _log.error("a request failed", exc_info=error, extra={"fields": fields})
+    detail = "the request failed; the log has the cause"
+    return error_response(request, status=UNKNOWN_ERROR_STATUS, code="internal", detail=detail)
 
 
 def _describe(error: RequestValidationError) -> str:

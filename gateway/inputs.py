@@ -12,7 +12,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
+from gateway.disconnect import client_gone
 from gateway.errors import ApiError
 from gateway.schemas import SegmentForm
 
@@ -24,30 +26,41 @@ MAX_FILES: Final = 2  # one is right; the second gets a message instead of the p
 
 @dataclass(frozen=True, slots=True)
 class SegmentInput:
-    """A request as it was read: its fields, and the bytes of its image."""
+    """A request as it was read.
+
+    Attributes:
+        form: its fields beside the image.
+        image: the uploaded file, or what a data: URL holds; None where there is a URL.
+        image_url: an http or https URL, unchecked; None where there is an image.
+    """
 
     form: SegmentForm
-    image: bytes
+    image: bytes | None = None
+    image_url: str | None = None
 
 
 async def read_segment_input(request: Request, *, max_image_bytes: int) -> SegmentInput:
     """The fields and the image of a request; raises ApiError or RequestValidationError for what cannot be served."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type in FORM_TYPES:
-        fields = await _read_form(request, max_text_bytes=2 * max_image_bytes)
-    elif media_type == JSON_TYPE:
-        fields = await _read_json(request)
-    else:
-        raise ApiError("unsupported_media_type", f"send {', '.join(FORM_TYPES)} or {JSON_TYPE}")
+    try:
+        if media_type in FORM_TYPES:
+            fields = await _read_form(request, max_text_bytes=2 * max_image_bytes)
+        elif media_type == JSON_TYPE:
+            fields = await _read_json(request)
+        else:
+            raise ApiError("unsupported_media_type", f"send {', '.join(FORM_TYPES)} or {JSON_TYPE}")
+    except ClientDisconnect as error:
+        raise client_gone() from error
     upload, url = fields.pop("image_file", None), fields.pop("image_url", None)
     try:
         form = SegmentForm.model_validate(fields)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
-    image = _read_image(upload, url)
-    if len(image) > max_image_bytes:
-        raise ApiError("image_too_large", f"the image has {len(image)} bytes; send at most {max_image_bytes}")
-    return SegmentInput(form, image)
+    received = _read_image(form, upload, url)
+    if received.image is not None and len(received.image) > max_image_bytes:
+        message = f"the image has {len(received.image)} bytes; send at most {max_image_bytes}"
+        raise ApiError("image_too_large", message)
+    return received
 
 
 async def _read_form(request: Request, *, max_text_bytes: int) -> dict[str, Any]:
@@ -72,7 +85,7 @@ async def _read_json(request: Request) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _read_image(upload: Any, url: Any) -> bytes:
+def _read_image(form: SegmentForm, upload: Any, url: Any) -> SegmentInput:
     if upload is None and url is None:
         raise ApiError("missing_image", "send an image as image_file or image_url")
     if upload is not None and url is not None:
@@ -80,12 +93,12 @@ def _read_image(upload: Any, url: Any) -> bytes:
     if upload is not None:
         if not isinstance(upload, bytes):
             raise ApiError("missing_image", "image_file must be an uploaded file")
-        return upload
+        return SegmentInput(form, image=upload)
     if not isinstance(url, str):
         raise ApiError("invalid_url", "image_url must be text")
-    if not url[:5].lower() == "data:":
-        raise ApiError("invalid_url", "this version takes data: URLs only; upload the image as image_file")
-    return _read_data_url(url)
+    if url[:5].lower() == "data:":
+        return SegmentInput(form, image=_read_data_url(url))
+    return SegmentInput(form, image_url=url)
 
 
 def _read_data_url(url: str) -> bytes:

@@ -1,21 +1,95 @@
-"""Pure ASGI middleware: a request id for everybody, and a bound on bodies."""
+"""Pure ASGI middleware: an id and a record for every request, headers for browsers, and a bound on bodies."""
 
+import logging
 import re
+import time
 import uuid
+from collections.abc import Mapping
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import ApiError
+from gateway.errors import ApiError, unknown_error_response
+from gateway.metrics import Metrics
+from gateway.record import RECORD, RequestRecord
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
+UNMATCHED: Final = "unmatched"
+QUIET_ROUTES: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds by machines
+DOCUMENTATION_PATHS: Final = ("/docs", "/redoc")
 
 _WELL_FORMED_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_SECURITY_HEADERS: Final[Mapping[str, str]] = {
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_CONTENT_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
+
+_log = logging.getLogger("gateway.access")
 
 
-class RequestIdMiddleware:
-    """Takes a well-formed X-Request-ID, else makes one; returns it with every response, errors included."""
+class RecordMiddleware:
+    """Gives a request its id and record, answers what failed unforeseen, and writes the access line and the metrics.
+
+    The id is the client's X-Request-ID where that is well-formed; it is returned with every response.
+    """
+
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        offered = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
+        record = RequestRecord(offered if _WELL_FORMED_ID.fullmatch(offered) else uuid.uuid4().hex)
+        scope[RECORD] = record
+        status, response_bytes = 0, 0
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status, response_bytes
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = record.request_id
+            response_bytes += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except Exception as error:
+            if status:  # the answer has begun: all that is left is to break it off
+                raise
+            await unknown_error_response(Request(scope), error)(scope, receive, watched_send)
+        finally:
+            self._finish(scope, record, status, response_bytes)
+
+    def _finish(self, scope: Scope, record: RequestRecord, status: int, response_bytes: int) -> None:
+        seconds = time.perf_counter() - record.started
+        route = getattr(scope.get("route"), "path", UNMATCHED)
+        self._metrics.count(record, route=route, status=status, seconds=seconds)
+        fields = {
+            "request_id": record.request_id,
+            "client": (scope.get("client") or [""])[0],
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "code": record.code,
+            "duration_ms": round(seconds * 1e3, 2),
+            "phases_ms": record.timings_ms,
+            **record.sizes,
+            "response_bytes": response_bytes,
+        }
+        _log.log(logging.DEBUG if route in QUIET_ROUTES else logging.INFO, "request", extra={"fields": fields})
+
+
+class SecurityHeadersMiddleware:
+    """Tells browsers to take answers for what they are, and to keep them to themselves."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -25,20 +99,20 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        offered = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
-        request_id = offered if _WELL_FORMED_ID.fullmatch(offered) else uuid.uuid4().hex
-        scope["request_id"] = request_id
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+                headers = MutableHeaders(scope=message)
+                headers.update(_SECURITY_HEADERS)
+                if scope["path"] not in DOCUMENTATION_PATHS:  # FastAPI's pages load their scripts from elsewhere
+                    headers["Content-Security-Policy"] = _CONTENT_POLICY
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        await self._app(scope, receive, send_with_headers)
 
 
 class BodyLimitMiddleware:
-    """Stops reading a body that is too large, whether it says so beforehand or not."""
+    """Stops reading a body that is too large, and does not begin where it says so beforehand."""
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
         self._app = app
@@ -46,16 +120,23 @@ class BodyLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection; who reads too much meets an ApiError."""
-        received = 0
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        declared_bytes = int(declared[:20]) if declared.isascii() and declared.isdigit() else 0
+        received_bytes = 0
 
         async def bounded_receive() -> Message:
-            nonlocal received
+            nonlocal received_bytes
+            self._check(declared_bytes)
             message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._max_body_bytes:
-                raise ApiError(
-                    "request_too_large", f"the request is too large; send at most {self._max_body_bytes} bytes"
-                )
+            received_bytes += len(message.get("body", b""))
+            self._check(received_bytes)
             return message
 
-        await self._app(scope, bounded_receive if scope["type"] == "http" else receive, send)
+        await self._app(scope, bounded_receive, send)
+
+    def _check(self, body_bytes: int) -> None:
+        if body_bytes > self._max_body_bytes:
+            raise ApiError("request_too_large", f"the request is too large; send at most {self._max_body_bytes} bytes")

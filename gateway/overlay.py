@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from gateway.encoding import paste_mask, pixel_coordinates
+from gateway.encoding import pixel_coordinates
+from gateway.masks import paste_mask
 from gateway.segmentation import SegmentedObject
 
 MASK_OPACITY: Final = 0.5

@@ -1,8 +1,10 @@
 """The bodies of requests and answers; FastAPI's documentation comes from here."""
 
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+MAX_INT32: Final = 2**31 - 1  # what Triton's tensor can carry
 
 
 def _check_encodable(text: str) -> str:
@@ -14,6 +16,9 @@ def _check_encodable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_check_encodable)]
+MaskFormat = Literal["crop", "full", "rle", "polygon"]
+CoordinateSpace = Literal["input", "original", "normalized"]
+Ring = list[tuple[float, float]]
 
 
 class SegmentForm(BaseModel):
@@ -21,19 +26,56 @@ class SegmentForm(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    prompt: Annotated[Text, Field(description="What to look for, such as `segment left wheel`; targets joined by `;`.")]
+    prompt: Annotated[
+        Text,
+        Field(
+            description="What to look for, such as `segment left wheel`; targets joined by `;`.",
+            examples=["segment left wheel"],
+        ),
+    ]
     model_id: Annotated[Text | None, Field(description="Which model shall answer; left out: the default one.")] = None
-    max_new_tokens: Annotated[int | None, Field(ge=1, description="Bound on the tokens for each target.")] = None
+    max_new_tokens: Annotated[
+        int | None, Field(ge=1, le=MAX_INT32, description="Bound on the tokens for each target.")
+    ] = None
+    mask_format: Annotated[
+        MaskFormat,
+        Field(
+            description="`crop`: a soft 64x64 PNG of the box's area; `full`: a binary PNG of the whole image; `rle`: "
+            "COCO's run lengths; `polygon`: outlines."
+        ),
+    ] = "crop"
+    coordinate_space: Annotated[
+        CoordinateSpace,
+        Field(
+            description="`input`: pixels of the returned image; `original`: pixels of the image that was sent, "
+            "upright; `normalized`: shares of width and height (masks of whole images have the returned image's size)."
+        ),
+    ] = "input"
     return_image: Annotated[bool, Field(description="Whether to return the image that the model saw.")] = True
     overlay: Annotated[bool, Field(description="Whether to add a picture with masks, boxes and labels.")] = False
     min_score: Annotated[float, Field(ge=0, le=1, description="Leave out objects with a lower box score.")] = 0.0
 
 
+class RunLengths(BaseModel):
+    """A mask as COCO has it; `pycocotools.mask.decode` reads it."""
+
+    size: Annotated[tuple[int, int], Field(description="Height and width.")]
+    counts: Annotated[str, Field(description="Compressed run lengths, column by column.")]
+
+
 class Mask(BaseModel):
     """One object."""
 
-    mask: Annotated[str | None, Field(description="Base64 PNG, 64x64, 8-bit gray: the soft mask of the box's area.")]
-    coordinates: Annotated[list[int], Field(description="x_min, y_min, x_max, y_max in pixels of `image`.")]
+    mask: Annotated[
+        str | RunLengths | list[Ring] | None,
+        Field(
+            description="`crop` and `full`: a base64 PNG; `rle`: an object; `polygon`: a list of rings of [x, y], each "
+            "closed, filled by the even-odd rule. Null where the prompt asked for boxes only."
+        ),
+    ]
+    coordinates: Annotated[
+        list[int | float], Field(description="x_min, y_min, x_max, y_max; whole pixels, except in normalized space.")
+    ]
     label: Annotated[str, Field(description="What the object is.")]
     score: Annotated[float, Field(description="Of the box, in [0, 1]; not calibrated.")]
     mask_score: Annotated[float | None, Field(description="Of the mask, in [0, 1]; not calibrated.")]
@@ -54,7 +96,9 @@ class SegmentResponse(BaseModel):
     text: Annotated[str, Field(description="What the model wrote.")]
     model_id: str
     image_size: ImageSize
-    timings_ms: dict[str, float]
+    timings_ms: Annotated[
+        dict[str, float], Field(description="receive, fetch (of a URL), inference (queueing included), encode.")
+    ]
     request_id: str
     overlay: Annotated[str | None, Field(description="Base64 PNG; only where asked for.")] = None
 
@@ -62,7 +106,7 @@ class SegmentResponse(BaseModel):
 class Error(BaseModel):
     """Anything but success."""
 
-    status: Annotated[str, Field(pattern="^error$")]
+    status: Literal["error"]
     detail: Annotated[str, Field(description="What the caller can do.")]
     code: Annotated[str, Field(description="What clients can switch on.")]
     request_id: str

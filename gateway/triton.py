@@ -7,8 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 import tritonclient.grpc.aio as grpcclient
+from opentelemetry import propagate
 from tritonclient.utils import InferenceServerException
 
+from gateway.deadline import time_is_up
 from gateway.errors import STATUS_OF_CODE, ApiError
 from gateway.segmentation import Segmentation, SegmentedObject
 
@@ -54,8 +56,10 @@ class SegmentRequest:
 class TritonSegmenter:
     """Calls Triton over gRPC; one for the whole application."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, traced: bool = False) -> None:
+        """`traced` passes the trace of the request that is being served on to Triton."""
         self._client = grpcclient.InferenceServerClient(url)
+        self._traced = traced
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -71,6 +75,9 @@ class TritonSegmenter:
 
     async def segment(self, request: SegmentRequest) -> Segmentation:
         """One answer; raises ApiError where there is none."""
+        trace_headers: dict[str, str] = {}
+        if self._traced:
+            propagate.inject(trace_headers)
         try:
             result = await self._client.infer(
                 "segment",
@@ -79,6 +86,7 @@ class TritonSegmenter:
                 request_id=request.request_id,
                 timeout=int(request.timeout_s * 1e6),
                 client_timeout=request.timeout_s + ANSWER_GRACE_S,
+                headers=trace_headers,
             )
         except InferenceServerException as error:
             raise _api_error(error) from error
@@ -127,7 +135,7 @@ def _api_error(error: InferenceServerException) -> ApiError:
         return ApiError(coded[1], coded[2])
     match error.status():
         case "StatusCode.DEADLINE_EXCEEDED":
-            return ApiError("deadline", "the request's time was up before it was answered")
+            return time_is_up()
         case "StatusCode.UNAVAILABLE":
             return ApiError("unavailable", "the model server cannot be reached; try again later")
         case _:

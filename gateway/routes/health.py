@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from gateway.readiness import Readiness
 from gateway.schemas import Health, Welcome
+from gateway.services import services_of
 
 router = APIRouter()
 
@@ -21,10 +21,9 @@ async def healthz() -> Health:
     return Health(status="ok")
 
 
-@router.get("/readyz", summary="Can requests be served?", responses={503: {"model": Health}})
+@router.get("/readyz", summary="Can requests be served?", response_model=Health, responses={503: {"model": Health}})
 async def readyz(request: Request) -> JSONResponse:
     """Asks Triton for all four models, at most once a second."""
-    readiness: Readiness = request.app.state.readiness
-    ready = await readiness.check()
+    ready = await services_of(request).readiness.check()
     status = Health(status="ready" if ready else "not ready")
     return JSONResponse(status.model_dump(), status_code=200 if ready else 503)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from stack import REPOSITORY
 
-from gateway.encoding import paste_mask, pixel_coordinates, soft_mask
+from gateway.encoding import pixel_coordinates, soft_mask
+from gateway.masks import paste_mask
 from gateway.overlay import draw_overlay
 from gateway.prompts import with_task
 from gateway.segmentation import SegmentedObject

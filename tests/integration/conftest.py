@@ -19,6 +19,7 @@ class Stack:
     grpc: Any
     http: Any
     supervisor_pid: int
+    gateway_pid: int
 
     @property
     def url(self) -> str:
@@ -32,11 +33,11 @@ class Stack:
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     ports = Ports.free()
-    with serve(ports) as server, gateway(ports):
+    with serve(ports) as server, gateway(ports) as front:
         server.wait_for_line("^serve: ready", START_TIMEOUT_S)
         wait_until(lambda: answers_200(f"http://127.0.0.1:{ports.gateway}/readyz"), 20, "gateway ready")
         grpc = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{ports.grpc}")
         http = tritonclient.http.InferenceServerClient(f"127.0.0.1:{ports.http}", concurrency=8)
-        yield Stack(ports, grpc, http, server.process.pid)
+        yield Stack(ports, grpc, http, server.process.pid, front.process.pid)
         grpc.close()
         http.close()

@@ -8,7 +8,9 @@ from typing import Any
 import httpx2
 import numpy as np
 import pytest
+import requests
 from PIL import Image
+from stack import REPOSITORY
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,19 @@ def test_the_first_contract(client: Any, sample_image: bytes) -> None:
     assert all(isinstance(value, int) for value in found["coordinates"])
     x_min, y_min, x_max, y_max = found["coordinates"]
     assert 0 <= x_min < x_max <= 224 and 0 <= y_min < y_max <= 224
+
+
+def test_client_code_of_the_reference_service(stack: Any) -> None:
+    """As it was published, with a PNG that is sent as a JPEG."""
+    assert requests.get(stack.url, timeout=60).json() == {"message": "Welcome to the PaliGemma Segmentation API!"}
+    url = f"{stack.url}/segment/"
+    with (REPOSITORY / "docs" / "sample.png").open("rb") as image_file:
+        files = {"image_file": ("sample.jpg", image_file, "image/jpeg")}
+        response = requests.post(url, data={"prompt": "segment blue star"}, files=files, timeout=60)
+    assert response.status_code == 200
+    answer = response.json()
+    assert decode(answer["image"]).size == (224, 224)
+    assert len(answer["masks"]) == 1 and set(answer["masks"][0]) >= {"mask", "coordinates"}
 
 
 def test_the_answer_is_tritons(client: Any, stack: Any, sample_image: bytes) -> None:

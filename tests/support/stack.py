@@ -60,7 +60,9 @@ class Ports:
 
 def environment(ports: Ports, overrides: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a demo stack; whatever this shell sets of the project's variables is left out."""
-    ours = re.compile(r"MODEL|VAE|HF_|MAX_|DTYPE|GRAMMAR|GATEWAY|TRITON_|API_KEYS|CORS|DOCS|URL_FETCH|REQUEST_TIMEOUT")
+    ours = re.compile(
+        r"MODEL|VAE|HF_|MAX_|DTYPE|GRAMMAR|GATEWAY|TRITON_|API_KEYS|CORS|DOCS|TRACES|URL_FETCH|REQUEST_TIMEOUT"
+    )
     inherited = {name: value for name, value in os.environ.items() if not ours.match(name)}
     demo = {"MODEL_ID": DEMO_MODEL_ID, "MODELS_DIR": str(REPOSITORY / "models")}
     return {**inherited, **demo, **ports.environ(), **(overrides or {})}
@@ -148,6 +150,12 @@ def serve(ports: Ports, *options: str, **overrides: str) -> ChildProcess:
 def gateway(ports: Ports, **overrides: str) -> ChildProcess:
     """The gateway, not yet started."""
     return ChildProcess([sys.executable, "-m", "gateway"], environment(ports, overrides))
+
+
+def fixed_delay_triton(ports: Ports, *, delay_s: float, parallel: int) -> ChildProcess:
+    """A stand-in for Triton that takes a known time, not yet started; for load tests."""
+    script = REPOSITORY / "tests" / "support" / "fixed_delay_triton.py"
+    return ChildProcess([sys.executable, str(script), str(ports.grpc), str(delay_s), str(parallel)], os.environ)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

@@ -1,12 +1,11 @@
 """What the engine makes of images from strangers: every format and mode, and everything that is wrong with them."""
 
 import io
-import struct
-import zlib
 
 import numpy as np
 import pillow_heif
 import pytest
+from hostile_images import declared_bmp, declared_gif, declared_png, declared_webp
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -139,41 +138,6 @@ def test_the_first_frame_of_an_animation(name: str) -> None:
 def test_too_many_bytes() -> None:
     with pytest.raises(ImageTooLarge, match="2000001 bytes; send at most 2000000"):
         decode_image(b"\xff" * 2_000_001, LIMITS)
-
-
-def declared_png(width: int, height: int) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
-    body = b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + body
-
-
-def declared_webp(width: int, height: int) -> bytes:
-    """A lossless WebP of 36 bytes that declares any size up to 16384 x 16384."""
-    bits = (width - 1) | (height - 1) << 14
-    payload = b"\x2f" + struct.pack("<I", bits) + bytes(11)
-    chunk = b"VP8L" + struct.pack("<I", len(payload)) + payload
-    return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
-
-
-def declared_gif(width: int, height: int) -> bytes:
-    return (
-        b"GIF89a"
-        + struct.pack("<HHBBB", width, height, 0, 0, 0)
-        + b","
-        + struct.pack("<HHHHB", 0, 0, width, height, 0)
-        + b"\x02\x00;"
-    )
-
-
-def declared_bmp(width: int, height: int) -> bytes:
-    return (
-        b"BM"
-        + struct.pack("<IHHI", 54, 0, 0, 54)
-        + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
-    )
 
 
 @pytest.mark.parametrize(

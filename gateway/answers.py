@@ -1,0 +1,57 @@
+"""Makes the body of an answer; CPU work, done in a thread."""
+
+from collections.abc import Callable
+
+from gateway.encoding import png_base64
+from gateway.masks import encode_mask
+from gateway.overlay import draw_overlay
+from gateway.record import RequestRecord
+from gateway.schemas import ImageSize, Mask, SegmentForm, SegmentResponse
+from gateway.segmentation import Segmentation, SegmentedObject
+from gateway.spaces import Space
+
+
+def build_response(
+    form: SegmentForm,
+    segmentation: Segmentation,
+    record: RequestRecord,
+    *,
+    default_model_id: str,
+    checkpoint: Callable[[], object],
+) -> SegmentResponse:
+    """The whole answer but its timings.
+
+    Args:
+        form: what was asked for.
+        segmentation: what Triton found.
+        record: for the request's id.
+        default_model_id: of the model that answered where the request names none.
+        checkpoint: called between objects; raises where the answer is not wanted any more.
+    """
+    original_height, original_width = segmentation.original_hw
+    kept = [found for found in segmentation.objects if found.score >= form.min_score]
+    space = Space.of(form.coordinate_space, segmentation)
+    masks = []
+    for found in kept:
+        checkpoint()
+        masks.append(_mask(found, form, space))
+    return SegmentResponse(
+        image=png_base64(segmentation.input_image) if form.return_image else None,
+        masks=masks,
+        text=segmentation.text,
+        model_id=form.model_id or default_model_id,
+        image_size=ImageSize(width=original_width, height=original_height),
+        timings_ms={},
+        request_id=record.request_id,
+        overlay=png_base64(draw_overlay(segmentation.input_image, kept)) if form.overlay else None,
+    )
+
+
+def _mask(found: SegmentedObject, form: SegmentForm, space: Space) -> Mask:
+    return Mask(
+        mask=encode_mask(found, form.mask_format, space),
+        coordinates=list(space.coordinates(found.box_xyxy)),
+        label=found.label,
+        score=round(found.score, 4),
+        mask_score=None if found.mask_score is None else round(found.mask_score, 4),
+    )

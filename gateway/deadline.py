@@ -1,0 +1,24 @@
+"""The time that one request has."""
+
+import time
+
+from gateway.errors import ApiError
+
+
+def time_is_up() -> ApiError:
+    """What is said of a request whose time is up."""
+    return ApiError("deadline", "the request's time was up before it was answered")
+
+
+class Deadline:
+    """A moment that does not move."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._ends_at = time.monotonic() + timeout_s
+
+    def remaining_s(self) -> float:
+        """Seconds left, more than 0; raises ApiError where there are none."""
+        remaining_s = self._ends_at - time.monotonic()
+        if remaining_s <= 0:
+            raise time_is_up()
+        return remaining_s

@@ -1,0 +1,42 @@
+"""Ends work that nobody waits for any more."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+import anyio.lowlevel
+from starlette.types import Receive
+
+from gateway.errors import ApiError
+
+T = TypeVar("T")
+
+
+def client_gone() -> ApiError:
+    """What becomes of a request whose client has gone; seen in logs and metrics only."""
+    return ApiError("client_disconnected", "the client has gone")
+
+
+async def while_connected(receive: Receive, work: Callable[[], Awaitable[T]]) -> T:
+    """Does the work; raises ApiError, with the work cancelled, as soon as the client has gone.
+
+    Only for requests whose body has been read: what comes then can only be the disconnect.
+    """
+    with anyio.CancelScope() as scope:
+        watcher = asyncio.create_task(_cancel_when_gone(receive, scope))
+        try:
+            return await work()
+        except asyncio.CancelledError:
+            # gRPC raises one of its own, which the scope does not know as its doing: this raises the scope's.
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            raise
+        finally:
+            watcher.cancel()
+    raise client_gone()
+
+
+async def _cancel_when_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()

@@ -1,0 +1,91 @@
+"""What /docs shows beyond the schemas: bodies in three media types, examples of requests and of errors."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from gateway.errors import STATUS_OF_CODE
+from gateway.fetching.errors import UNREACHABLE
+from gateway.inputs import FORM_TYPES, JSON_TYPE
+from gateway.schemas import Error, SegmentForm
+
+IMAGE_TYPES: Final = "image/jpeg, image/png, image/webp, image/gif, image/bmp, image/tiff, image/avif, image/heic"
+
+# A blue square on white, 32x32: small enough to be read, and it can be sent from /docs as it is.
+EXAMPLE_IMAGE: Final = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAACAAAAAgAQMAAABJtOi3AAAABlBMVEX///8mXNYQvIyVAAAAF0lEQV"
+    "R42mNgIBb8/8/AxMDAQCWCWAAA9BUCHTVYa/EAAAAASUVORK5CYII="
+)
+
+REQUEST_EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "boxes and masks": {"prompt": "segment blue square", "image_url": EXAMPLE_IMAGE},
+    "several targets": {"prompt": "segment blue square ; red circle", "image_url": EXAMPLE_IMAGE},
+    "boxes only": {"prompt": "detect blue square", "image_url": EXAMPLE_IMAGE, "return_image": False},
+    "COCO run lengths in the original's size": {
+        "prompt": "segment blue square",
+        "image_url": EXAMPLE_IMAGE,
+        "mask_format": "rle",
+        "coordinate_space": "original",
+        "return_image": False,
+    },
+    "polygons in shares of width and height, and an overlay": {
+        "prompt": "segment blue square",
+        "image_url": EXAMPLE_IMAGE,
+        "mask_format": "polygon",
+        "coordinate_space": "normalized",
+        "overlay": True,
+    },
+    "an image on the web": {"prompt": "segment left wheel", "image_url": "https://example.org/car.jpg"},
+}
+
+ERROR_EXAMPLES: Final[Mapping[str, str]] = {
+    "missing_image": "send an image as image_file or image_url",
+    "too_many_images": "send image_file or image_url, not both",
+    "invalid_image": "the image cannot be read; send JPEG, PNG, WebP or another common format",
+    "invalid_url": "the data: URL is not valid base64",
+    "fetch_failed": UNREACHABLE,
+    "unauthorized": "send a valid key in the header Authorization: Bearer <key>",
+    "model_not_allowed": "this model may not be asked for",
+    "model_not_found": "there is no such model",
+    "request_timeout": "the request took too long to arrive",
+    "image_too_large": "the image has 31000000 bytes; send at most 20000000",
+    "unsupported_media_type": "send multipart/form-data, application/x-www-form-urlencoded or application/json",
+    "invalid_request": "max_new_tokens: Input should be greater than or equal to 1",
+    "invalid_prompt": "the prompt is empty; say what to look for",
+    "model_failed": "the model failed on this request",
+    "overloaded": "the gateway serves as many requests as it can; try again later",
+    "loading": "the model is being loaded; try again later",
+    "deadline": "the request's time was up before it was answered",
+}
+
+
+def request_body() -> dict[str, Any]:
+    """What the body may be; declared by hand, since one body comes in three media types."""
+    fields = SegmentForm.model_json_schema()
+    url = {"type": "string", "description": "An http:, https: or data: URL of the image."}
+    upload = {"type": "string", "format": "binary", "description": "The image, any common format."}
+    by_url, by_file = ({"required": [*fields["required"], name]} for name in ("image_url", "image_file"))
+
+    def body(images: dict[str, Any], needed: dict[str, Any]) -> dict[str, Any]:
+        return {"schema": {**fields, "properties": {**images, **fields["properties"]}, **needed}}
+
+    multipart = {
+        **body({"image_file": upload, "image_url": url}, {"oneOf": [by_file, by_url]}),
+        "encoding": {"image_file": {"contentType": IMAGE_TYPES}},
+    }
+    examples = {name: {"summary": name, "value": value} for name, value in REQUEST_EXAMPLES.items()}
+    urlencoded = {**body({"image_url": url}, by_url), "examples": examples}
+    json_body = {**body({"image_url": url}, by_url), "examples": examples}
+    content = {FORM_TYPES[0]: multipart, FORM_TYPES[1]: urlencoded, JSON_TYPE: json_body}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def error_responses() -> dict[int | str, dict[str, Any]]:
+    """Every status that /segment may answer beside 200, with an example of each code."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for code, detail in ERROR_EXAMPLES.items():
+        response = responses.setdefault(
+            STATUS_OF_CODE[code], {"model": Error, "content": {JSON_TYPE: {"examples": {}}}}
+        )
+        value = {"status": "error", "detail": detail, "code": code, "request_id": "5f0c2d6e"}
+        response["content"][JSON_TYPE]["examples"][code] = {"summary": code, "value": value}
+    return responses

@@ -1,0 +1,23 @@
+"""Why a URL was not fetched."""
+
+from typing import Final
+
+from gateway.errors import ApiError
+
+UNREACHABLE: Final = "image_url cannot be fetched: its host does not exist, does not answer, or may not be reached"
+
+
+class FetchBlocked(ApiError):
+    """A URL that leads where it may not, or nowhere.
+
+    The caller is told the same in either case, so that the gateway does not explain a network to strangers.
+
+    Attributes:
+        reason: for the operator's log and metrics: private, unresolvable, port, unreachable.
+        host: where it led, for the log.
+    """
+
+    def __init__(self, reason: str, host: str) -> None:
+        super().__init__("fetch_failed", UNREACHABLE)
+        self.reason = reason
+        self.host = host

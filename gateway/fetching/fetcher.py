@@ -1,0 +1,113 @@
+"""Fetches the image behind a URL."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+import httpcore2
+import httpx2
+
+from gateway.errors import ApiError
+from gateway.fetching.addresses import AddressPolicy
+from gateway.fetching.errors import UNREACHABLE, FetchBlocked
+from gateway.fetching.network import CheckedNetwork, Resolve
+from gateway.fetching.urls import parse_url, redirected
+
+MAX_REDIRECTS: Final = 3
+MAX_FETCH_S: Final = 15.0  # for the whole of it, redirects included
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+CONTENT_TYPES: Final = ("image/", "application/octet-stream", "binary/octet-stream")
+
+# Plain bytes are asked for, so that the bytes that are counted are those that are kept.
+_HEADERS: Final[dict[bytes | str, bytes | str]] = {
+    "Accept": "image/*",
+    "Accept-Encoding": "identity",
+    "User-Agent": "paligemma-gateway",
+}
+
+_log = logging.getLogger(__name__)
+
+
+class Fetcher:
+    """Fetches images; one for the whole application.
+
+    No connection is kept, no cookie, no proxy of the environment's is used.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolve: Resolve,
+        policy: AddressPolicy,
+        max_image_bytes: int,
+        on_blocked: Callable[[str], None] = lambda _reason: None,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        """`on_blocked` is called with the reason of each refusal."""
+        self._network = CheckedNetwork(resolve, policy)
+        self._max_image_bytes = max_image_bytes
+        self._on_blocked = on_blocked
+        self._ssl_context = ssl_context or httpcore2.default_ssl_context()
+
+    async def fetch(self, text: str, *, timeout_s: float) -> bytes:
+        """The bytes behind a URL; raises ApiError."""
+        try:
+            async with asyncio.timeout(min(timeout_s, MAX_FETCH_S)):
+                return await self._fetch(parse_url(text))
+        except FetchBlocked as blocked:
+            self._on_blocked(blocked.reason)
+            _log.warning("a fetch was blocked", extra={"fields": {"reason": blocked.reason, "host": blocked.host}})
+            raise
+        except TimeoutError as error:
+            raise ApiError("fetch_failed", "image_url took too long to answer") from error
+        except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException) as error:
+            raise ApiError("fetch_failed", UNREACHABLE) from error
+
+    async def _fetch(self, url: httpx2.URL) -> bytes:
+        for _ in range(MAX_REDIRECTS + 1):
+            async with (
+                httpcore2.AsyncConnectionPool(ssl_context=self._ssl_context, network_backend=self._network) as pool,
+                _get(pool, url) as response,
+            ):
+                headers = httpx2.Headers(response.headers)
+                if response.status not in REDIRECTS:
+                    _check(response.status, headers)
+                    return await self._read(response, headers)
+                if "location" not in headers:
+                    raise ApiError("fetch_failed", "image_url redirects to nowhere")
+                url = redirected(url, headers["location"])
+        raise ApiError("fetch_failed", f"image_url redirects more than {MAX_REDIRECTS} times")
+
+    async def _read(self, response: httpcore2.Response, headers: httpx2.Headers) -> bytes:
+        """The body, and never more of it than an image may have, whatever the header says of its length."""
+        received = bytearray()
+        declared = headers.get("content-length", "")
+        if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._max_image_bytes:
+            raise self._too_large()
+        async for chunk in response.aiter_stream():
+            received += chunk
+            if len(received) > self._max_image_bytes:
+                raise self._too_large()
+        return bytes(received)
+
+    def _too_large(self) -> ApiError:
+        return ApiError("image_too_large", f"the image behind image_url has more than {self._max_image_bytes} bytes")
+
+
+def _get(pool: httpcore2.AsyncConnectionPool, url: httpx2.URL) -> AbstractAsyncContextManager[httpcore2.Response]:
+    # raw_host is what was parsed and checked: IDNA-encoded, never parsed a second time.
+    target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+    return pool.stream("GET", target, headers={"Host": url.netloc.decode("ascii"), **_HEADERS})
+
+
+def _check(status: int, headers: httpx2.Headers) -> None:
+    if status != httpx2.codes.OK:
+        raise ApiError("fetch_failed", f"image_url was answered with status {status}")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise ApiError("fetch_failed", "image_url was answered in an encoding that was not asked for")
+    media_type = headers.get("content-type", CONTENT_TYPES[1]).lower()
+    if not media_type.startswith(CONTENT_TYPES):
+        raise ApiError("unsupported_media_type", "image_url leads to something that is not an image")

@@ -1,0 +1,42 @@
+"""What a URL may look like, before anything is looked up."""
+
+from typing import Final
+
+import httpx2
+
+from gateway.errors import ApiError
+
+SCHEMES: Final = ("http", "https")
+MAX_URL_LENGTH: Final = 8192
+MAX_PORT: Final = 65535
+
+
+def parse_url(text: str) -> httpx2.URL:
+    """A URL that can be fetched; raises ApiError with what is wrong, and never with the URL."""
+    if len(text) > MAX_URL_LENGTH:
+        raise ApiError("invalid_url", f"image_url is too long; at most {MAX_URL_LENGTH} characters")
+    try:
+        return _checked(httpx2.URL(text))
+    except (httpx2.InvalidURL, ValueError, UnicodeError) as error:
+        raise ApiError("invalid_url", "image_url is not a valid URL") from error
+
+
+def redirected(url: httpx2.URL, location: str) -> httpx2.URL:
+    """Where a redirect leads; raises ApiError where that is no URL that can be fetched."""
+    try:
+        return parse_url(str(url.join(location)))
+    except (httpx2.InvalidURL, ValueError, UnicodeError) as error:
+        raise ApiError("fetch_failed", "image_url redirects to something that is not a URL") from error
+
+
+def _checked(url: httpx2.URL) -> httpx2.URL:
+    """Scheme, user, port and host; raises ApiError."""
+    if url.scheme not in SCHEMES:
+        raise ApiError("invalid_url", "image_url must be a http:, https: or data: URL")
+    if url.userinfo:
+        raise ApiError("invalid_url", "image_url must not hold a user or a password")
+    if url.port is not None and not 1 <= url.port <= MAX_PORT:
+        raise ApiError("invalid_url", "image_url has a port that does not exist")
+    if not url.host:
+        raise ApiError("invalid_url", "image_url has no host")
+    return url

@@ -1,0 +1,68 @@
+"""What the routes work with; built once for an application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from os import cpu_count
+from typing import Final
+
+from anyio import CapacityLimiter
+from fastapi import Request
+
+from gateway.admission import Admission
+from gateway.fetching import Fetcher
+from gateway.fetching.addresses import AddressPolicy
+from gateway.fetching.network import Resolver
+from gateway.metrics import Metrics
+from gateway.readiness import Readiness
+from gateway.settings import Settings
+from gateway.triton import TritonSegmenter
+
+MAX_ENCODERS: Final = 4  # answers encoded at once: each may hold a mask as large as a photograph
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts of a running application.
+
+    Attributes:
+        encoders: bounds the threads that encode answers.
+        fetcher: None where URLs are not fetched.
+    """
+
+    settings: Settings
+    segmenter: TritonSegmenter
+    readiness: Readiness
+    admission: Admission
+    encoders: CapacityLimiter
+    fetcher: Fetcher | None
+
+
+@asynccontextmanager
+async def running_services(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
+    """Everything connected; closed when the context ends."""
+    segmenter = TritonSegmenter(settings.triton_grpc_url, traced=settings.traces == "on")
+    resolver = Resolver()
+    fetcher = Fetcher(
+        resolve=resolver,
+        policy=AddressPolicy(settings.url_fetch_allowed_networks),
+        max_image_bytes=settings.max_image_bytes,
+        on_blocked=metrics.count_blocked_fetch,
+    )
+    yield Services(
+        settings=settings,
+        segmenter=segmenter,
+        readiness=Readiness(segmenter.is_ready),
+        admission=Admission(settings.max_concurrent_requests, metrics.in_flight),
+        encoders=CapacityLimiter(min(MAX_ENCODERS, cpu_count() or 1)),
+        fetcher=fetcher if settings.url_fetch == "on" else None,
+    )
+    resolver.close()
+    await segmenter.close()
+
+
+def services_of(request: Request) -> Services:
+    """The services of the application that serves this request."""
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services

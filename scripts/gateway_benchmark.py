@@ -1,0 +1,127 @@
+"""What the gateway costs: its CPU time and latency beyond Triton's own, its start and its memory.
+
+    python scripts/gateway_benchmark.py
+
+Starts the demo stack. One client sends 640x480 JPEG pictures with one object each, in turns to Triton's `segment` over
+gRPC and to the gateway, so that a noisy machine disturbs both alike.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+import httpx2
+import numpy as np
+import psutil
+import tritonclient.grpc as grpcclient
+
+from benchmarking.workload import Job, make_jobs
+from supervision.ports import read_port
+from supervision.stack import HOST, REPOSITORY, Stack, running_stack
+
+WARM_UP: Final = 20
+STARTS: Final = 5
+START_TIMEOUT_S: Final = 30.0
+POLL_S: Final = 0.01
+
+
+def main() -> int:
+    """Prints one line for each figure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=200, help="of each kind")
+    arguments = parser.parse_args()
+    measure_start(dict(os.environ))
+    with running_stack(dict(os.environ), lambda *_: None) as stack:
+        jobs = make_jobs(64)
+        measure_requests(stack, [jobs[index % len(jobs)] for index in range(arguments.requests)])
+    return 0
+
+
+def measure_start(environ: dict[str, str]) -> None:
+    """From the process's start to its first answer, and its memory then; without Triton, which it does not wait for."""
+    url = f"http://{HOST}:{read_port(environ, 'GATEWAY_PORT', 8000).number}/healthz"
+    seconds, resident = [], []
+    for _ in range(STARTS):
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "gateway"]
+        with subprocess.Popen(command, cwd=REPOSITORY, env=environ, stderr=subprocess.DEVNULL) as process:
+            wait_for(url)
+            seconds.append(time.perf_counter() - started)
+            resident.append(psutil.Process(process.pid).memory_info().rss)
+            process.terminate()
+    print(f"start to first answer      {statistics.median(seconds):6.2f} s    slowest {max(seconds):.2f} s")
+    print(f"resident memory when idle  {statistics.median(resident) / 1e6:6.0f} MB")
+
+
+def wait_for(url: str) -> None:
+    """Until it answers; raises TimeoutError."""
+    give_up_at = time.perf_counter() + START_TIMEOUT_S
+    with httpx2.Client(trust_env=False) as client:
+        while time.perf_counter() < give_up_at:
+            try:
+                client.get(url)
+            except httpx2.TransportError:
+                time.sleep(POLL_S)
+            else:
+                return
+    raise TimeoutError(url)
+
+
+def measure_requests(stack: Stack, jobs: list[Job]) -> None:
+    """CPU time of the gateway for a request, and both ways' median latencies."""
+    gateway = psutil.Process(stack.gateway.pid)
+    direct_s, through_s, cpu_s = [], [], []
+    with (
+        grpcclient.InferenceServerClient(f"{HOST}:{stack.triton_ports[1].number}") as triton,
+        httpx2.Client(base_url=stack.url, timeout=60, trust_env=False) as client,
+    ):
+        for number, job in enumerate([*jobs[:WARM_UP], *jobs]):
+            direct = timed(lambda job=job: ask_triton(triton, job))  # type: ignore[misc]
+            before_s = process_cpu_s(gateway)
+            through = timed(lambda job=job: ask_gateway(client, job))  # type: ignore[misc]
+            if number >= WARM_UP:
+                direct_s.append(direct)
+                through_s.append(through)
+                cpu_s.append(process_cpu_s(gateway) - before_s)
+    overheads_s = [through - direct for through, direct in zip(through_s, direct_s, strict=True)]
+    print(f"CPU for a request          {statistics.fmean(cpu_s) * 1e3:6.1f} ms   mean of {len(jobs)}")
+    print(f"median latency, gRPC       {statistics.median(direct_s) * 1e3:6.1f} ms")
+    print(f"median latency, gateway    {statistics.median(through_s) * 1e3:6.1f} ms")
+    print(f"median overhead            {statistics.median(overheads_s) * 1e3:6.1f} ms   of pairs")
+    print(f"resident memory afterwards {gateway.memory_info().rss / 1e6:6.0f} MB   after {2 * len(jobs)} requests")
+
+
+def ask_triton(client: grpcclient.InferenceServerClient, job: Job) -> None:
+    """One call of `segment`, its outputs read."""
+    inputs = []
+    for name, value in (("image", job.image), ("prompt", job.prompt.encode())):
+        inputs.append(grpcclient.InferInput(name, [1], "BYTES").set_data_from_numpy(np.array([value], np.object_)))
+    client.infer("segment", inputs).as_numpy("masks")
+
+
+def ask_gateway(client: httpx2.Client, job: Job) -> None:
+    """One POST, its body read."""
+    files = {"image_file": ("image.jpg", job.image, "image/jpeg")}
+    client.post("/segment", data={"prompt": job.prompt}, files=files).raise_for_status().json()
+
+
+def timed(work: Callable[[], None]) -> float:
+    """Seconds that it takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def process_cpu_s(process: psutil.Process) -> float:
+    """CPU seconds of a process so far, all its threads."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

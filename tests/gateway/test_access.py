@@ -1,0 +1,115 @@
+"""Who may use the API: keys, other origins' pages; and what browsers are told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from gateway.access import ApiKeys
+from gateway.app import create_app
+from gateway.settings import Settings
+
+NO_TRITON = "127.0.0.1:1"
+
+
+def client(**settings: Any) -> TestClient:
+    return TestClient(create_app(Settings(triton_grpc_url=NO_TRITON, **settings)), raise_server_exceptions=False)
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    path = tmp_path / "keys"
+    path.write_text("# the app\nfirst-key\n\n  second-key  \n", encoding="utf-8")
+    return path
+
+
+def status(client: TestClient, authorization: str | None) -> tuple[int, str]:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    response = client.post("/segment", data={"prompt": "cat"}, headers=headers)
+    return response.status_code, response.json()["code"]
+
+
+@pytest.mark.parametrize("authorization", ["Bearer first-key", "Bearer second-key", "bearer first-key"])
+def test_every_key_opens(keys_file: Path, authorization: str) -> None:
+    with client(api_keys_file=keys_file) as opened:
+        assert status(opened, authorization) == (400, "missing_image")
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        "Bearer first-ke",
+        "Bearer first-key-",
+        "Basic first-key",
+        "first-key",
+    ],
+)
+def test_nothing_else_opens(keys_file: Path, authorization: str | None) -> None:
+    with client(api_keys_file=keys_file) as shut:
+        assert status(shut, authorization) == (401, "unauthorized")
+        refused = shut.post("/segment/", headers={"Authorization": authorization or ""})
+        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+
+def test_comments_are_no_keys(keys_file: Path) -> None:
+    assert not ApiKeys.from_file(keys_file).accept("# the app")
+    assert not ApiKeys.from_file(keys_file).accept("")
+
+
+def test_probes_and_metrics_need_no_key(keys_file: Path) -> None:
+    with client(api_keys_file=keys_file) as shut:
+        assert [shut.get(path).status_code for path in ("/", "/healthz", "/metrics", "/docs")] == [200] * 4
+
+
+def test_without_a_file_everybody_may_come_in() -> None:
+    with client() as opened:
+        assert status(opened, None) == (400, "missing_image")
+
+
+def test_a_file_without_keys_is_refused_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# none\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="no key in it"):
+        create_app(Settings(api_keys_file=tmp_path / "keys"))
+    with pytest.raises(FileNotFoundError):
+        create_app(Settings(api_keys_file=tmp_path / "missing"))
+
+
+def test_the_scheme_is_documented_where_there_are_keys(keys_file: Path) -> None:
+    with client(api_keys_file=keys_file) as shut:
+        documented = shut.get("/openapi.json").json()
+    assert documented["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    assert documented["paths"]["/segment"]["post"]["security"] == [{"HTTPBearer": []}]
+    with client() as opened:
+        assert "security" not in opened.get("/openapi.json").json()["paths"]["/segment"]["post"]
+
+
+def preflight(client: TestClient, origin: str) -> Any:
+    return client.options("/segment", headers={"Origin": origin, "Access-Control-Request-Method": "POST"})
+
+
+def test_other_origins_only_where_configured() -> None:
+    app, other = "https://app.example", "https://other.example"
+    with client() as closed:
+        assert "access-control-allow-origin" not in preflight(closed, app).headers
+    with client(cors_origins="https://app.example, https://b.example") as opened:
+        assert preflight(opened, app).headers["access-control-allow-origin"] == app
+        assert "access-control-allow-origin" not in preflight(opened, other).headers
+        response = opened.post("/segment", headers={"Origin": app})
+        assert response.headers["access-control-allow-origin"] == app
+        assert "X-Request-ID" in response.headers["access-control-expose-headers"]
+
+
+@pytest.mark.parametrize("path", ["/", "/segment", "/nowhere", "/docs", "/metrics"])
+def test_browsers_are_told_to_be_careful(path: str) -> None:
+    with client() as opened:
+        headers = opened.get(path).headers
+    assert (headers["X-Content-Type-Options"], headers["X-Frame-Options"]) == ("nosniff", "DENY")
+    assert headers["Cache-Control"] == "no-store"
+    assert ("Content-Security-Policy" in headers) == (path != "/docs")
+    assert "server" not in headers

@@ -1,0 +1,38 @@
+"""example.ipynb, executed as its readers execute it; `jupyter execute --inplace example.ipynb` renews its outputs."""
+
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from stack import REPOSITORY
+
+NOTEBOOK = REPOSITORY / "example.ipynb"
+
+
+@pytest.fixture(scope="module")
+def notebook() -> Any:
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def kinds(notebook: Any) -> list[list[str]]:
+    """What sorts of output each cell has; texts and pictures depend on the model."""
+    return [[output.output_type for output in cell.get("outputs", [])] for cell in notebook.cells]
+
+
+def test_it_is_shipped_with_its_outputs(notebook: Any) -> None:
+    assert all(cell.outputs for cell in notebook.cells if cell.cell_type == "code")
+
+
+def test_it_runs(stack: Any, notebook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = kinds(notebook)
+    urls = {
+        "GATEWAY_URL": stack.url,
+        "TRITON_HTTP_URL": f"127.0.0.1:{stack.ports.http}",
+        "TRITON_GRPC_URL": f"127.0.0.1:{stack.ports.grpc}",
+    }
+    for name, url in urls.items():
+        monkeypatch.setenv(name, url)
+    resources = {"metadata": {"path": str(REPOSITORY)}}
+    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+    assert kinds(notebook) == shipped
