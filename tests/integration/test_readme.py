@@ -30,7 +30,7 @@ def run(command: list[str]) -> str:
 
 
 def test_curl(stack: Any) -> None:
-    (command,) = blocks("bash", "curl")
+    command, with_rle = blocks("bash", "curl")
     answer = json.loads(run(["bash", "-c", on_ports_of(stack, command)]))
     (printed,) = blocks("json", "masks")
     assert set(json.loads(printed)) == {name for name, value in answer.items() if value is not None}
@@ -39,6 +39,8 @@ def test_curl(stack: Any) -> None:
     assert set(shown) == set(found)
     assert (shown["label"], shown["coordinates"]) == (found["label"], found["coordinates"])
     assert (shown["score"], shown["mask_score"]) == pytest.approx((found["score"], found["mask_score"]), abs=1e-3)
+    (found,) = json.loads(run(["bash", "-c", on_ports_of(stack, with_rle)]))["masks"]
+    assert found["mask"]["size"] == [480, 640]
 
 
 def test_rest_from_python(stack: Any) -> None:
