@@ -17,7 +17,7 @@ from gateway.middleware import (
     RecordMiddleware,
     SecurityHeadersMiddleware,
 )
-from gateway.routes import health, metrics, segment
+from gateway.routes import health, metrics, models, segment
 from gateway.services import running_services
 from gateway.settings import Settings
 
@@ -52,11 +52,12 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = collected
     app.include_router(health.router)
     app.include_router(metrics.router)
-    if settings.api_keys_file is None:
-        app.include_router(segment.router)
-    else:
+    protection = []
+    if settings.api_keys_file is not None:
         app.state.api_keys = ApiKeys.from_file(settings.api_keys_file)
-        app.include_router(segment.router, dependencies=[Depends(require_key)])
+        protection = [Depends(require_key)]
+    app.include_router(segment.router, dependencies=protection)
+    app.include_router(models.router, dependencies=protection)
     install_error_handlers(app)
     _add_middleware(app, settings, collected)
     return app

@@ -112,6 +112,15 @@ class Error(BaseModel):
     request_id: str
 
 
+class Models(BaseModel):
+    """Which models there are."""
+
+    default: Annotated[str, Field(description="Answers where a request names no model.")]
+    allowed: Annotated[list[str], Field(description="Patterns of what `model_id` may name beside it.")]
+    loaded: Annotated[list[str], Field(description="In memory: they answer at once.")]
+    loading: Annotated[list[str], Field(description="Being fetched or loaded.")]
+
+
 class Welcome(BaseModel):
     """What the root says."""
 

@@ -10,11 +10,13 @@ from anyio import CapacityLimiter
 from fastapi import Request
 
 from gateway.admission import Admission
+from gateway.cached import Cached
 from gateway.fetching import Fetcher
 from gateway.fetching.addresses import AddressPolicy
 from gateway.fetching.network import Resolver
 from gateway.metrics import Metrics
-from gateway.readiness import Readiness
+from gateway.model_catalog import ModelCatalog
+from gateway.schemas import Models
 from gateway.settings import Settings
 from gateway.triton import TritonSegmenter
 
@@ -32,7 +34,8 @@ class Services:
 
     settings: Settings
     segmenter: TritonSegmenter
-    readiness: Readiness
+    readiness: Cached[bool]
+    models: Cached[Models]
     admission: Admission
     encoders: CapacityLimiter
     fetcher: Fetcher | None
@@ -42,6 +45,7 @@ class Services:
 async def running_services(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
     """Everything connected; closed when the context ends."""
     segmenter = TritonSegmenter(settings.triton_grpc_url, traced=settings.traces == "on")
+    catalog = ModelCatalog(settings)
     resolver = Resolver()
     fetcher = Fetcher(
         resolve=resolver,
@@ -52,12 +56,14 @@ async def running_services(settings: Settings, metrics: Metrics) -> AsyncIterato
     yield Services(
         settings=settings,
         segmenter=segmenter,
-        readiness=Readiness(segmenter.is_ready),
+        readiness=Cached(segmenter.is_ready),
+        models=Cached(catalog.read),
         admission=Admission(settings.max_concurrent_requests, metrics.in_flight),
         encoders=CapacityLimiter(min(MAX_ENCODERS, cpu_count() or 1)),
         fetcher=fetcher if settings.url_fetch == "on" else None,
     )
     resolver.close()
+    await catalog.close()
     await segmenter.close()
 
 

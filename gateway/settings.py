@@ -20,6 +20,7 @@ def _read_networks(value: Any) -> Any:
     return [ip_network(part) if isinstance(part, str) else part for part in _split(value)]
 
 
+Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_read_networks)]
 
@@ -31,7 +32,9 @@ class Settings(BaseSettings):
         gateway_host: address to listen on.
         gateway_port: port to listen on.
         triton_grpc_url: host and port of Triton's gRPC endpoint.
+        triton_metrics_url: where Triton's metrics are.
         model_id: the model that answers where a request names none; for the answers' `model_id` only.
+        allowed_model_ids: patterns of what requests may ask for; the engine decides, the gateway only tells.
         api_keys_file: accepted keys, one a line; None lets everybody in.
         cors_origins: web origins whose pages may call the API.
         docs: whether /docs, /redoc and /openapi.json are served.
@@ -48,7 +51,9 @@ class Settings(BaseSettings):
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(default=8000, ge=1, le=65535)
     triton_grpc_url: str = "localhost:8011"
+    triton_metrics_url: str = "http://localhost:8012/metrics"
     model_id: str = "google/paligemma2-3b-mix-448"
+    allowed_model_ids: Patterns = ("google/paligemma*",)
     api_keys_file: Path | None = None
     cors_origins: Origins = ()
     docs: Switch = "on"

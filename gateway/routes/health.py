@@ -24,6 +24,6 @@ async def healthz() -> Health:
 @router.get("/readyz", summary="Can requests be served?", response_model=Health, responses={503: {"model": Health}})
 async def readyz(request: Request) -> JSONResponse:
     """Asks Triton for all four models, at most once a second."""
-    ready = await services_of(request).readiness.check()
+    ready = await services_of(request).readiness.get()
     status = Health(status="ready" if ready else "not ready")
     return JSONResponse(status.model_dump(), status_code=200 if ready else 503)

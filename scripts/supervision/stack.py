@@ -128,6 +128,7 @@ def running_stack(environ: dict[str, str], on_ready: OnReady) -> Iterator[Stack]
     check_ports(HOST, triton_ports)
     check_ports(host, [gateway_port])
     environ["TRITON_GRPC_URL"] = f"{HOST}:{triton_ports[1].number}"
+    environ["TRITON_METRICS_URL"] = f"http://{HOST}:{triton_ports[2].number}/metrics"
     url = f"http://{HOST if host == '0.0.0.0' else host}:{gateway_port.number}"  # noqa: S104
     RUN_DIR.mkdir(exist_ok=True)
     serve_command = [sys.executable, str(REPOSITORY / "scripts" / "serve.py"), "--restart"]

@@ -141,6 +141,16 @@ def test_many_at_once_get_their_own_answers(client: Any, sample_image: bytes) ->
         assert (answer["text"], answer["masks"]) == (alone[prompt]["text"], alone[prompt]["masks"])
 
 
+def test_models(client: Any) -> None:
+    answer = client.get("/models").json()
+    assert answer == {
+        "default": "paligemma2-demo-224",
+        "allowed": ["google/paligemma*"],
+        "loaded": ["paligemma2-demo-224"],
+        "loading": [],
+    }
+
+
 def test_probes_and_documentation(client: Any) -> None:
     assert client.get("/").json() == {"message": "Welcome to the PaliGemma Segmentation API!"}
     assert client.get("/healthz").status_code == 200

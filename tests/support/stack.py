@@ -54,6 +54,7 @@ class Ports:
             "TRITON_GRPC_PORT": str(self.grpc),
             "TRITON_METRICS_PORT": str(self.metrics),
             "TRITON_GRPC_URL": f"127.0.0.1:{self.grpc}",
+            "TRITON_METRICS_URL": f"http://127.0.0.1:{self.metrics}/metrics",
             "GATEWAY_PORT": str(self.gateway),
         }
 

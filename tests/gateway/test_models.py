@@ -1,0 +1,107 @@
+"""GET /models, from what Triton's metrics say."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from gateway.app import create_app
+from gateway.settings import Settings
+
+METRICS = """\
+# HELP nv_inference_count Number of inferences performed
+# TYPE nv_inference_count counter
+nv_inference_count{model="segment",version="1"} 7
+# HELP paligemma_models_loaded Checkpoints in memory, by model_id.
+# TYPE paligemma_models_loaded gauge
+paligemma_models_loaded{instance="paligemma_0_0",model_id="google/paligemma2-3b-mix-448"} 1
+paligemma_models_loaded{instance="paligemma_0_1",model_id="google/paligemma2-3b-mix-448"} 1
+paligemma_models_loaded{instance="paligemma_0_1",model_id="google/paligemma-3b-mix-224@main"} 1
+paligemma_models_loaded{instance="paligemma_0_1",model_id="google/gone"} 0
+# HELP paligemma_models_loading Checkpoints being fetched or loaded, by model_id.
+# TYPE paligemma_models_loading gauge
+paligemma_models_loading{instance="paligemma_0_0",model_id="google/paligemma2-10b-mix-448"} 1
+"""
+
+
+class FakeMetrics(HTTPServer):
+    """What Triton's metrics endpoint would say."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), MetricsHandler)
+        self.status, self.text, self.asked = 200, METRICS, 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/metrics"
+
+
+class MetricsHandler(BaseHTTPRequestHandler):
+    server: FakeMetrics
+
+    def do_GET(self) -> None:
+        self.server.asked += 1
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.wfile.write(self.server.text.encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def triton() -> Iterator[FakeMetrics]:
+    with FakeMetrics() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def client(url: str, **settings: Any) -> TestClient:
+    app = create_app(Settings(triton_grpc_url="127.0.0.1:1", triton_metrics_url=url, **settings))
+    return TestClient(app, raise_server_exceptions=False)
+
+
+def test_what_is_loaded_and_loading(triton: FakeMetrics) -> None:
+    with client(triton.url, allowed_model_ids="google/*, mine") as gateway:
+        assert gateway.get("/models").json() == {
+            "default": "google/paligemma2-3b-mix-448",
+            "allowed": ["google/*", "mine"],
+            "loaded": ["google/paligemma-3b-mix-224@main", "google/paligemma2-3b-mix-448"],
+            "loading": ["google/paligemma2-10b-mix-448"],
+        }
+
+
+def test_triton_is_asked_once_a_second_at_most(triton: FakeMetrics) -> None:
+    with client(triton.url) as gateway:
+        for _ in range(20):
+            assert gateway.get("/models").status_code == 200
+    assert triton.asked <= 3
+
+
+@pytest.mark.parametrize(("status", "text"), [(500, METRICS), (200, "no { metrics"), (404, "")])
+def test_a_server_that_does_not_say(triton: FakeMetrics, status: int, text: str) -> None:
+    triton.status, triton.text = status, text
+    with client(triton.url) as gateway:
+        response = gateway.get("/models")
+        assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+        triton.status, triton.text = 200, METRICS
+        assert gateway.get("/models").status_code == 200
+
+
+def test_no_server() -> None:
+    with client("http://127.0.0.1:1/metrics") as gateway:
+        assert gateway.get("/models").status_code == 503
+
+
+def test_it_needs_a_key_where_there_are_keys(triton: FakeMetrics, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("secret\n")
+    with client(triton.url, api_keys_file=tmp_path / "keys") as gateway:
+        assert gateway.get("/models").status_code == 401
+        assert gateway.get("/models", headers={"Authorization": "Bearer secret"}).status_code == 200
