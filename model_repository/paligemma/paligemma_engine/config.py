@@ -1,7 +1,7 @@
 """The engine's settings, one dataclass."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
@@ -39,7 +39,7 @@ class EngineConfig:
 
     model_id: str = DEFAULT_MODEL_ID
     models_dir: Path = Path("models")
-    hf_token: str | None = None
+    hf_token: str | None = field(default=None, repr=False)
     device: str = "cpu"
     dtype: str = "auto"
     max_slots: int = SLOTS_ON_CPU
