@@ -59,7 +59,7 @@ def test_it_answers_as_generate_does(
     image = Image.open(io.BytesIO(sample_image)).convert("RGB")
     expected = reference.generate(image, PROMPT, NEW_TOKENS)
     config = EngineConfig(model_id="org/made", models_dir=tmp_path / "models", max_slots=2, max_new_tokens=NEW_TOKENS)
-    engine = start_engine(config, EngineMetrics(), on_fatal=lambda: None)
+    engine = start_engine(config, metrics=EngineMetrics(), on_fatal=lambda: None)
     pending = Pending()
     engine.submit(Request(image=sample_image, prompt=PROMPT), pending)
     answer = pending.wait()
