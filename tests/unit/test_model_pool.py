@@ -46,9 +46,12 @@ class Pool:
         self.pool = ModelPool(self.config, self.default, self.metrics, start=self._start, release_memory=release_memory)
 
     def _start(self, config: EngineConfig, make_room: MakeRoom) -> Engine:
+        def make_room_when_allowed() -> None:
+            assert self.may_load.wait(30)
+            make_room()
+
         self.loads.append(config.model_id)
-        assert self.may_load.wait(30)
-        engine = start_engine(config, make_room, metrics=self.metrics, on_fatal=lambda: None)
+        engine = start_engine(config, make_room_when_allowed, metrics=self.metrics, on_fatal=lambda: None)
         self.models.append(weakref.ref(engine._checkpoint.model))
         return engine
 

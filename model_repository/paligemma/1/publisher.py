@@ -51,22 +51,16 @@ class MetricsPublisher:
                 series.increment(sample.value)
             case MetricKind.GAUGE:
                 series.set(sample.value)
-                if sample.is_last:  # Triton drops the series with the object
-                    del self._series[_key(sample)]
             case MetricKind.HISTOGRAM:
                 series.observe(sample.value)
 
     def _series_of(self, sample: Sample) -> Any:
-        key = _key(sample)
+        key = (sample.family, tuple(sample.labels.values()))
         if key not in self._series:
             options = {"buckets": list(sample.family.buckets)} if sample.family.buckets else {}
             labels = {"instance": self._instance, **sample.labels}
             self._series[key] = self._families[sample.family].Metric(labels=labels, **options)
         return self._series[key]
-
-
-def _key(sample: Sample) -> tuple[Family, tuple[str, ...]]:
-    return sample.family, tuple(sample.labels.values())
 
 
 def _declare(family: Family) -> Any:

@@ -9,6 +9,7 @@ between leaves nothing behind that the next one would trust.
 
 import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,8 +36,12 @@ _SHA1_DIGITS: Final = 40
 _CHUNK_BYTES: Final = 1 << 20
 
 
-def find_checkpoint(config: EngineConfig) -> Path:
+def find_checkpoint(config: EngineConfig, on_found: Callable[[], None] = lambda: None) -> Path:
     """The folder that holds `config.model_id`, downloaded if need be.
+
+    Args:
+        config: settings.
+        on_found: called as soon as it is known that there is such a checkpoint, before its weights are downloaded.
 
     Raises:
         ModelNotFound: the hub has no such model or revision.
@@ -49,6 +54,7 @@ def find_checkpoint(config: EngineConfig) -> Path:
         check_architecture(config.model_id, folder)
         if missing := missing_weights(folder):
             raise ModelFailed(f"{config.model_id} has no {missing} in its folder; only safetensors are read")
+        on_found()
         return folder
     wanted = ModelId.parse(config.model_id)
     if "/" not in wanted.name:
@@ -56,11 +62,14 @@ def find_checkpoint(config: EngineConfig) -> Path:
     cached = _cached(wanted, config.models_dir / HUB_CACHE_FOLDER)
     if cached is not None:
         check_architecture(config.model_id, cached)
+        on_found()
         return cached
-    return download(wanted, models_dir=config.models_dir, token=config.hf_token)
+    return download(wanted, models_dir=config.models_dir, token=config.hf_token, on_found=on_found)
 
 
-def download(wanted: ModelId, *, models_dir: Path, token: str | None) -> Path:
+def download(
+    wanted: ModelId, *, models_dir: Path, token: str | None, on_found: Callable[[], None] = lambda: None
+) -> Path:
     """Fetches what is missing or newer on the hub, and checks it.
 
     Files that an earlier attempt completed are kept; within a file, a cut connection goes on where it stopped.
@@ -69,6 +78,7 @@ def download(wanted: ModelId, *, models_dir: Path, token: str | None) -> Path:
         wanted: which checkpoint.
         models_dir: holds the cache.
         token: None for the hub's own token file, and without one for a public download.
+        on_found: as `find_checkpoint`.
 
     Returns:
         The folder of the files.
@@ -89,6 +99,7 @@ def download(wanted: ModelId, *, models_dir: Path, token: str | None) -> Path:
     try:
         # A small file first: a checkpoint of another kind is refused before its gigabytes come.
         check_architecture(str(wanted), Path(hf_hub_download(filename=CONFIG, **source)).parent)
+        on_found()
         mark.touch()
         folder = Path(snapshot_download(**source, allow_patterns=list(FILES), ignore_patterns=list(NO_FOLDERS)))
         _check_digests(wanted, folder)

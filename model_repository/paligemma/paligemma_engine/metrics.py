@@ -83,12 +83,11 @@ FAMILIES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An increment of a counter, the value of a gauge (`is_last`: its series ends), or an observation of a histogram."""
+    """An increment of a counter, the value of a gauge, or an observation of a histogram."""
 
     family: Family
     value: float
     labels: dict[str, str] = field(default_factory=dict)
-    is_last: bool = False
 
 
 _Series = tuple[Family, tuple[tuple[str, str], ...]]
@@ -118,10 +117,10 @@ class EngineMetrics:
             self._gauges.setdefault((family, tuple(labels.items())), {})[share] = value
 
     def remove(self, family: Family, **labels: str) -> None:
-        """Ends a gauge's series; its last sample is a 0."""
+        """Sets a gauge to 0 and forgets it."""
         with self._lock:
             if self._gauges.pop((family, tuple(labels.items())), None):
-                self._removed.append(Sample(family, 0.0, labels, is_last=True))
+                self._removed.append(Sample(family, 0.0, labels))
 
     def drain(self) -> list[Sample]:
         """The samples since the last call: counters summed up, gauges that changed, observations as they came."""

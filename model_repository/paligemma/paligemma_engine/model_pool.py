@@ -156,9 +156,7 @@ class ModelPool:
         config = dataclasses.replace(
             self._config, model_id=model_id, instance=f"{self._config.instance}-extra-{next(self._numbers)}"
         )
-        self._metrics.set(families.MODELS_LOADING, 1, model_id=model_id)
         outcome = self._start_logged(config)
-        self._metrics.remove(families.MODELS_LOADING, model_id=model_id)
         with self._changed:
             tickets = self._waiting.pop(model_id, [])
             if isinstance(outcome, Engine) and not self._closing:

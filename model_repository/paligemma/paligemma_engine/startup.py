@@ -29,10 +29,8 @@ def start_models(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Call
     Raises:
         EngineError: the checkpoint cannot be found, loaded or served.
     """
-    metrics.set(families.MODELS_LOADING, 1, model_id=config.model_id)
     start = partial(start_engine, metrics=metrics, on_fatal=on_fatal)
     default = start(config)
-    metrics.set(families.MODELS_LOADING, 0, model_id=config.model_id)
     metrics.set(families.MODELS_LOADED, 1, model_id=config.model_id)
     return ModelPool(config, default, metrics, start=start, release_memory=release_memory)
 
@@ -56,14 +54,22 @@ def start_engine(
         EngineError: the checkpoint cannot be found, loaded or served.
     """
     torch.set_num_threads(1)  # this thread only loads; the engine thread shall have the cores to itself
-    folder = find_checkpoint(config)
-    make_room()
-    started = time.monotonic()
-    checkpoint = load_folder(config, folder)
-    runner = ModelRunner(
-        checkpoint, slots=config.max_slots, max_new_tokens=config.max_new_tokens, grammar=config.grammar
-    )
-    with ThreadPoolExecutor(1) as pool:  # a thread that ends, and its OpenMP team with it
-        pool.submit(runner.warm_up).result()
+
+    def report_loading() -> None:
+        # Not earlier: a caller who invents ids must not make a series of each.
+        metrics.set(families.MODELS_LOADING, 1, model_id=config.model_id)
+
+    try:
+        folder = find_checkpoint(config, on_found=report_loading)
+        make_room()
+        started = time.monotonic()
+        checkpoint = load_folder(config, folder)
+        runner = ModelRunner(
+            checkpoint, slots=config.max_slots, max_new_tokens=config.max_new_tokens, grammar=config.grammar
+        )
+        with ThreadPoolExecutor(1) as pool:  # a thread that ends, and its OpenMP team with it
+            pool.submit(runner.warm_up).result()
+    finally:
+        metrics.remove(families.MODELS_LOADING, model_id=config.model_id)
     metrics.set(families.LOAD_SECONDS, time.monotonic() - started)
     return Engine(config, checkpoint, runner, metrics, on_fatal=on_fatal)
