@@ -90,6 +90,12 @@ def test_offline_without_a_cache(hub: HubServer, tmp_path: Path, monkeypatch: py
     assert hub.requests.total() == 0
 
 
+def test_a_hub_that_cannot_be_reached(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
+    hub_environment(monkeypatch, "http://127.0.0.1:9", tmp_path)
+    assert "could not be downloaded ([Errno 111] Connection refused); try again later" in refusal(tmp_path, HubFailed)
+
+
 def test_offline_with_half_a_cache(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (find(tmp_path) / LARGEST).unlink()
     offline(monkeypatch)

@@ -34,7 +34,8 @@ def explain(wanted: ModelId, error: Exception) -> EngineError:
             return ModelNotFound(f"{wanted} is neither a folder under MODELS_DIR nor a hub id")
         if isinstance(cause, HfHubHTTPError):
             return _explain_status(wanted, cause)
-    return HubFailed(f"{wanted} could not be downloaded ({_brief(error)}); try again later")
+    *_, first = _chain(error)
+    return HubFailed(f"{wanted} could not be downloaded ({_brief(first)}); try again later")
 
 
 def _explain_status(wanted: ModelId, error: HfHubHTTPError) -> EngineError:
@@ -60,6 +61,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
     """The first line, without what follows a `?`: addresses of downloads are signed."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].split("?")[0]
