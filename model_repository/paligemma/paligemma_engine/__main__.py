@@ -3,6 +3,7 @@
 import os
 import sys
 
+from paligemma_engine.checkpoint_files import base_of
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import EngineError
 from paligemma_engine.hub import download
@@ -12,11 +13,14 @@ from paligemma_engine.model_id import ModelId
 def main(model_id: str) -> str | None:
     """Returns what went wrong, None for nothing."""
     config = EngineConfig.from_env(os.environ)
+    wanted: str | None = model_id
     try:
-        folder = download(ModelId.parse(model_id), models_dir=config.models_dir, token=config.hf_token)
+        while wanted is not None:  # an adapter needs its base
+            folder = download(ModelId.parse(wanted), models_dir=config.models_dir, token=config.hf_token)
+            sys.stdout.write(f"{wanted}: complete in {folder}\n")
+            wanted = base_of(folder)
     except EngineError as error:
         return f"error: {error}"
-    sys.stdout.write(f"{model_id}: complete in {folder}\n")
     return None
 
 

@@ -7,6 +7,7 @@ only. A mark beside the files stands from before the download until after the ch
 between leaves nothing behind that the next one would trust.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable
@@ -18,7 +19,13 @@ from huggingface_hub.constants import is_offline_mode
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, RemoteEntryNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 
-from paligemma_engine.checkpoint_files import CONFIG, check_architecture, missing_weights
+from paligemma_engine.checkpoint_files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CONFIG,
+    check_architecture,
+    missing_weights,
+)
 from paligemma_engine.config import HUB_CACHE_FOLDER, EngineConfig
 from paligemma_engine.errors import HubFailed, ModelFailed, ModelNotFound
 from paligemma_engine.hub_errors import explain
@@ -27,7 +34,7 @@ from paligemma_engine.model_id import ModelId
 _log = logging.getLogger(__name__)
 
 # No pickle and no code: they are not even downloaded.
-FILES: Final = ("*.json", "model*.safetensors", "tokenizer.model", "*.jinja")
+FILES: Final = ("*.json", "model*.safetensors", ADAPTER_WEIGHTS, "tokenizer.model", "*.jinja")
 NO_FOLDERS: Final = ("*/*",)  # mirrors keep other formats there
 UNCHECKED: Final = ".unchecked"  # the mark, in the repository's folder of the cache
 
@@ -98,13 +105,11 @@ def download(
         _log.info("downloading %s", wanted)
     try:
         # A small file first: a checkpoint of another kind is refused before its gigabytes come.
-        check_architecture(str(wanted), Path(hf_hub_download(filename=CONFIG, **source)).parent)
+        check_architecture(str(wanted), _download_config(source))
         on_found()
         mark.touch()
         folder = Path(snapshot_download(**source, allow_patterns=list(FILES), ignore_patterns=list(NO_FOLDERS)))
         _check_digests(wanted, folder)
-    except RemoteEntryNotFoundError as error:
-        raise ModelFailed(f"{wanted} has no {CONFIG}; this server serves PaliGemma checkpoints") from error
     except Exception as error:  # the library's own, its HTTP client's, the disk's
         raise explain(wanted, error) from error
     if missing := missing_weights(folder):
@@ -117,13 +122,21 @@ def download(
     return folder
 
 
+def _download_config(source: dict[str, Any]) -> Path:
+    """The folder with the file that says what a repository holds."""
+    for name in (CONFIG, ADAPTER_CONFIG):
+        with contextlib.suppress(RemoteEntryNotFoundError):
+            return Path(hf_hub_download(filename=name, **source)).parent
+    raise ModelFailed(f"{source['repo_id']} has no {CONFIG}; this server serves PaliGemma checkpoints")
+
+
 def _cached(wanted: ModelId, cache: Path) -> Path | None:
     """The snapshot in the cache, where it is complete and nobody has to check it any more."""
-    config = try_to_load_from_cache(wanted.name, CONFIG, cache_dir=cache, revision=wanted.revision)
-    if not isinstance(config, str) or _mark(wanted, cache).exists():
-        return None
-    folder = Path(config).parent
-    return folder if missing_weights(folder) is None else None
+    for name in (CONFIG, ADAPTER_CONFIG):
+        path = try_to_load_from_cache(wanted.name, name, cache_dir=cache, revision=wanted.revision)
+        if isinstance(path, str) and not _mark(wanted, cache).exists() and missing_weights(Path(path).parent) is None:
+            return Path(path).parent
+    return None
 
 
 def _mark(wanted: ModelId, cache: Path) -> Path:

@@ -8,6 +8,7 @@ from transformers import AutoProcessor, PaliGemmaForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from paligemma_engine import attention
+from paligemma_engine.adapter import merge
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import ModelFailed
@@ -26,8 +27,8 @@ def load_checkpoint(config: EngineConfig) -> Checkpoint:
     return load_folder(config, find_checkpoint(config))
 
 
-def load_folder(config: EngineConfig, folder: Path) -> Checkpoint:
-    """Loads a checkpoint's files, of any revision.
+def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None) -> Checkpoint:
+    """Loads a checkpoint's files, and merges a LoRA adapter's where there is one.
 
     Raises:
         ModelFailed: they cannot be read or served.
@@ -43,6 +44,8 @@ def load_folder(config: EngineConfig, folder: Path) -> Checkpoint:
         # transformers fills what a checkpoint lacks with random numbers.
         if missing := sorted(report["missing_keys"]):
             raise ModelFailed(f"{config.model_id} lacks weights ({len(missing)}, such as {missing[0]})")
+        if adapter is not None:
+            merge(model, adapter)
         model.model.language_model.set_attn_implementation(attention.GROUPED_ATTENTION)
         return _describe(config.model_id, model.to(config.device).eval(), processor)
     except ModelFailed:

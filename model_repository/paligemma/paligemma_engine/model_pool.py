@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from paligemma_engine import metrics as families
-from paligemma_engine.checkpoint_files import CONFIG
+from paligemma_engine.checkpoint_files import ADAPTER_CONFIG, CONFIG
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.engine import Engine
 from paligemma_engine.errors import Cancelled, EngineError, Loading, ModelFailed, ModelNotAllowed, Overloaded
@@ -112,7 +112,8 @@ class ModelPool:
         """The id that a request named; raises ModelNotAllowed."""
         wanted = ModelId.parse(text)
         config = self._config
-        is_folder = "/" not in text and wanted.revision is None and (config.models_dir / text / CONFIG).is_file()
+        folder = config.models_dir / wanted.name
+        is_folder = text == folder.name and any((folder / name).is_file() for name in (CONFIG, ADAPTER_CONFIG))
         if config.max_extra_models and (
             is_folder or any(fnmatchcase(wanted.name, pattern) for pattern in config.allowed_model_ids)
         ):

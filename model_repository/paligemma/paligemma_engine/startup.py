@@ -1,5 +1,6 @@
 """Loads checkpoints, warms them up and starts their engines."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from functools import partial
 import torch
 
 from paligemma_engine import metrics as families
+from paligemma_engine.checkpoint_files import base_of
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.engine import Engine
 from paligemma_engine.hub import find_checkpoint
@@ -61,9 +63,12 @@ def start_engine(
 
     try:
         folder = find_checkpoint(config, on_found=report_loading)
+        adapter = None
+        if base := base_of(folder):
+            adapter, folder = folder, find_checkpoint(dataclasses.replace(config, model_id=base))
         make_room()
         started = time.monotonic()
-        checkpoint = load_folder(config, folder)
+        checkpoint = load_folder(config, folder, adapter)
         runner = ModelRunner(
             checkpoint, slots=config.max_slots, max_new_tokens=config.max_new_tokens, grammar=config.grammar
         )
