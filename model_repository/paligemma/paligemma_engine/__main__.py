@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from paligemma_engine.checkpoint_files import base_of
 from paligemma_engine.config import EngineConfig
@@ -13,15 +14,18 @@ from paligemma_engine.model_id import ModelId
 def main(model_id: str) -> str | None:
     """Returns what went wrong, None for nothing."""
     config = EngineConfig.from_env(os.environ)
-    wanted: str | None = model_id
     try:
-        while wanted is not None:  # an adapter needs its base
-            folder = download(ModelId.parse(wanted), models_dir=config.models_dir, token=config.hf_token)
-            sys.stdout.write(f"{wanted}: complete in {folder}\n")
-            wanted = base_of(folder)
+        if base := base_of(_download(model_id, config)):
+            _download(base, config)
     except EngineError as error:
         return f"error: {error}"
     return None
+
+
+def _download(model_id: str, config: EngineConfig) -> Path:
+    folder = download(ModelId.parse(model_id), models_dir=config.models_dir, token=config.hf_token)
+    sys.stdout.write(f"{model_id}: complete in {folder}\n")
+    return folder
 
 
 if __name__ == "__main__":
