@@ -176,7 +176,7 @@ def test_models_that_cannot_be_loaded_end_it_with_the_reasons(tmp_path: Path) ->
         assert server.wait(START_TIMEOUT_S) == 1
         said = server.output[server.output.index("serve: tritonserver did not start") :]
         assert f"CheckpointError: {tmp_path}/vae-oid.npz: no such file; set VAE_CHECKPOINT" in said
-        assert "ModelFailed: [model_failed] nowhere cannot be loaded; MODEL_ID must be" in said
+        assert "ModelNotFound: [model_not_found] nowhere is no folder under" in said
         assert len(said.splitlines()) <= 6
         assert server.lines[-1] == "serve: the server has been ended"
 

@@ -7,24 +7,38 @@ from typing import Any
 
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoProcessor, PaliGemmaForConditionalGeneration
+from transformers import AutoConfig, AutoProcessor, GemmaConfig, PaliGemmaForConditionalGeneration
 
 DEMO_MODEL_ID = "paligemma2-demo-224"
 
 torch.set_num_threads(1)  # small models: a second thread costs more than it brings
 
 
-def make_random_checkpoint(folder: Path, demo: Path, *, sliding_window: int, seed: int = 0) -> Path:
-    """A PaliGemma 2 with the demo model's tokenizer, 16 image tokens, and weights that make varied answers."""
+def make_random_checkpoint(
+    folder: Path,
+    demo: Path,
+    *,
+    sliding_window: int = 4096,
+    seed: int = 0,
+    generation: int = 2,
+    dtype: torch.dtype = torch.float32,
+    shard_size: str = "5GB",
+) -> Path:
+    """A PaliGemma 1 or 2 with the demo model's tokenizer, 16 image tokens, and weights that make varied answers."""
     config = AutoConfig.from_pretrained(demo)
+    if generation == 1:
+        vocab_size = config.text_config.vocab_size
+        config.text_config = GemmaConfig(vocab_size=vocab_size, num_attention_heads=4, num_key_value_heads=1)
     config.vision_config.image_size, config.vision_config.patch_size = 56, 14
     config.vision_config.hidden_size = config.vision_config.projection_dim = 64
     config.vision_config.intermediate_size, config.vision_config.num_hidden_layers = 96, 2
     text = config.text_config
-    text.hidden_size, text.intermediate_size, text.head_dim, text.query_pre_attn_scalar = 64, 96, 16, 16
+    text.hidden_size, text.intermediate_size, text.head_dim = 64, 96, 16
     config.hidden_size = config.projection_dim = 64
-    text.num_hidden_layers, text.layer_types = 4, ["sliding_attention", "full_attention"] * 2
-    text.num_image_tokens, text.sliding_window = 16, sliding_window
+    text.num_hidden_layers, text.num_image_tokens = 4, 16
+    if generation == 2:
+        text.query_pre_attn_scalar, text.sliding_window = 16, sliding_window
+        text.layer_types = ["sliding_attention", "full_attention"] * 2
     # Tied to the embedding, an untrained head only repeats the token before.
     config.tie_word_embeddings = text.tie_word_embeddings = False
     torch.manual_seed(seed)
@@ -33,7 +47,7 @@ def make_random_checkpoint(folder: Path, demo: Path, *, sliding_window: int, see
         for name, weight in model.named_parameters():
             if weight.ndim > 1:
                 weight.mul_(20 if "lm_head" in name else 6)  # as initialised, all tokens score nearly the same
-    model.save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder, max_shard_size=shard_size)
     processor = AutoProcessor.from_pretrained(demo)
     processor.image_processor.size = {"height": 56, "width": 56}
     processor.image_processor.image_seq_length = processor.image_seq_length = 16
@@ -54,8 +68,8 @@ class Reference:
 class Transformers:
     """The reference's way: `generate`, one request at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        self.model: Any = PaliGemmaForConditionalGeneration.from_pretrained(folder).eval()
+    def __init__(self, folder: Path, *, dtype: torch.dtype | str = "auto") -> None:
+        self.model: Any = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
         self.processor: Any = AutoProcessor.from_pretrained(folder)
 
     @torch.inference_mode()

@@ -14,7 +14,7 @@ from paligemma_engine import errors as engine_errors
 from paligemma_engine import metrics as families
 from paligemma_engine.config import ConfigError
 from paligemma_engine.cpu_threads import CpuThreads
-from paligemma_engine.errors import EngineError, ModelFailed
+from paligemma_engine.errors import EngineError, HubFailed, ModelFailed, ModelNotFound
 from paligemma_engine.loading import load_checkpoint, torch_dtype
 from paligemma_engine.records import TargetAnswer, Token
 from paligemma_engine.runner import ModelRunner, length_buckets, row_buckets
@@ -93,8 +93,10 @@ class TestVocabulary:
 class TestLoading:
     def test_an_unknown_model_says_what_to_set(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        with pytest.raises(ModelFailed, match=r"nobody/nothing cannot be loaded; MODEL_ID must be"):
+        with pytest.raises(HubFailed, match="nobody/nothing is not complete in the local cache, and HF_HUB_OFFLINE"):
             load_checkpoint(EngineConfig(model_id="nobody/nothing", models_dir=tmp_path))
+        with pytest.raises(ModelNotFound, match=r"nothing is no folder under .*; name one, or a hub id"):
+            load_checkpoint(EngineConfig(model_id="nothing", models_dir=tmp_path))
 
     def test_another_architecture_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "bert").mkdir()

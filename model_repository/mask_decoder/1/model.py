@@ -5,7 +5,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from mask_vae import InvalidCodes, MaskVae, MaskVaeConfig
+from mask_vae import InvalidCodes, MaskVae, MaskVaeConfig, ensure_weights
 
 
 class TritonPythonModel:
@@ -13,7 +13,7 @@ class TritonPythonModel:
 
     def initialize(self, _args: dict[str, str]) -> None:
         """Loads the weights and compiles, so that the model is ready only when no request has to wait for that."""
-        self._vae = MaskVae.load(MaskVaeConfig.from_env(os.environ).checkpoint)
+        self._vae = MaskVae.load(ensure_weights(MaskVaeConfig.from_env(os.environ)))
         self._vae.warm_up()
 
     def execute(self, requests: list[Any]) -> list[Any]:

@@ -8,6 +8,9 @@ from typing import Final, Self
 DEMO_MODEL_ID: Final = "paligemma2-demo-224"
 DEMO_CHECKPOINT: Final = "vae-demo.npz"
 DEFAULT_CHECKPOINT: Final = "vae-oid.npz"
+DEFAULT_HUB: Final = "https://huggingface.co"
+
+_YES: Final = ("1", "ON", "YES", "TRUE")  # as the hub's own library reads its switches
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +19,21 @@ class MaskVaeConfig:
 
     Attributes:
         checkpoint: the npz file of the VQ-VAE.
+        hub: where copies of the published file lie.
+        offline: whether nothing may be downloaded.
     """
 
     checkpoint: Path
+    hub: str = DEFAULT_HUB
+    offline: bool = False
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Reads VAE_CHECKPOINT, MODELS_DIR (MODEL_DIR if unset) and, for the default of the first, MODEL_ID."""
+        """Reads the variables of the README's table."""
         models_dir = environ.get("MODELS_DIR") or environ.get("MODEL_DIR") or "models"
         default = DEMO_CHECKPOINT if environ.get("MODEL_ID") == DEMO_MODEL_ID else DEFAULT_CHECKPOINT
-        return cls(checkpoint=Path(models_dir) / (environ.get("VAE_CHECKPOINT") or default))
+        return cls(
+            checkpoint=Path(models_dir) / (environ.get("VAE_CHECKPOINT") or default),
+            hub=(environ.get("HF_ENDPOINT") or DEFAULT_HUB).rstrip("/"),
+            offline=environ.get("HF_HUB_OFFLINE", "").upper() in _YES,
+        )

@@ -12,14 +12,14 @@ from publisher import MetricsPublisher
 from responder import Responder
 
 from paligemma_engine import EngineConfig, EngineMetrics, Request
-from paligemma_engine.startup import start_engine
+from paligemma_engine.startup import start_models
 
 _DRAIN_TIMEOUT_S = 20.0  # below tritonserver's own exit timeout of 30 s
 _LAST_ANSWERS_S = 0.5  # for Triton to take the answers sent just before this process ends
 
 
 class TritonPythonModel:
-    """One engine: one per GPU, or one on the CPU."""
+    """The models of one GPU, or of the CPU."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Loads the checkpoint and warms it up; the model is ready when this returns."""
@@ -29,19 +29,19 @@ class TritonPythonModel:
         config = EngineConfig.from_env(os.environ, device=device, instance=args["model_instance_name"])
         metrics = EngineMetrics()
         self._publisher = MetricsPublisher(metrics, instance=config.instance)
-        self._engine = start_engine(config, metrics, on_fatal=_end_process)
-        self._watcher = CancellationWatcher(self._engine.cancel)
+        self._models = start_models(config, metrics, on_fatal=_end_process)
+        self._watcher = CancellationWatcher(self._models.cancel)
 
     def execute(self, requests: list[Any]) -> None:
         """Hands the requests over and returns at once; the answers go out through their response senders."""
         for request in requests:
             responder = Responder(request.get_response_sender())
-            ticket = self._engine.submit(_read(request), responder.answer)
+            ticket = self._models.submit(_read(request), responder.answer)
             self._watcher.watch(ticket, responder)
 
     def finalize(self) -> None:
         """Lets running requests end, answers the others."""
-        self._engine.close(_DRAIN_TIMEOUT_S)
+        self._models.close(_DRAIN_TIMEOUT_S)
         self._watcher.close()
         self._publisher.close()
 

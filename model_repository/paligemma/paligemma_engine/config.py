@@ -1,7 +1,7 @@
 """The engine's settings, one dataclass."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
@@ -35,11 +35,13 @@ class EngineConfig:
         max_image_pixels: width times height, as declared in the image's header.
         heartbeat_dir: where to leave signs of life for a supervisor; None for nowhere.
         instance: name of this engine among those of the server; labels its metrics.
+        allowed_model_ids: patterns of the ids that requests may name beside model_id.
+        max_extra_models: how many others may be in memory beside model_id; 0 for none.
     """
 
     model_id: str = DEFAULT_MODEL_ID
     models_dir: Path = Path("models")
-    hf_token: str | None = None
+    hf_token: str | None = field(default=None, repr=False)
     device: str = "cpu"
     dtype: str = "auto"
     max_slots: int = SLOTS_ON_CPU
@@ -50,6 +52,8 @@ class EngineConfig:
     max_image_pixels: int = 40_000_000
     heartbeat_dir: Path | None = None
     instance: str = "0"
+    allowed_model_ids: tuple[str, ...] = ("google/paligemma*",)
+    max_extra_models: int = 1
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, device: str = "cpu", instance: str = "0") -> Self:
@@ -74,6 +78,8 @@ class EngineConfig:
             max_image_pixels=_count(environ, "MAX_IMAGE_PIXELS", default.max_image_pixels),
             heartbeat_dir=Path(heartbeat_dir) if heartbeat_dir else None,
             instance=instance,
+            allowed_model_ids=_list(environ, "ALLOWED_MODEL_IDS", default.allowed_model_ids),
+            max_extra_models=_count(environ, "MAX_EXTRA_MODELS", default.max_extra_models, least=0),
         )
 
 
@@ -87,13 +93,19 @@ def _hf_token(environ: Mapping[str, str]) -> str | None:
     return None
 
 
-def _count(environ: Mapping[str, str], name: str, default: int, *, auto: bool = False) -> int:
+def _count(environ: Mapping[str, str], name: str, default: int, *, auto: bool = False, least: int = 1) -> int:
     text = environ.get(name, "").strip()
     if not text or (auto and text == "auto"):
         return default
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise ConfigError(f"{name} must be a whole number of at least 1, not {text!r}")
+    if not text.isascii() or not text.isdigit() or int(text) < least:
+        raise ConfigError(f"{name} must be a whole number of at least {least}, not {text!r}")
     return int(text)
+
+
+def _list(environ: Mapping[str, str], name: str, default: tuple[str, ...]) -> tuple[str, ...]:
+    if name not in environ:
+        return default
+    return tuple(part.strip() for part in environ[name].split(",") if part.strip())
 
 
 def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...], default: str) -> str:

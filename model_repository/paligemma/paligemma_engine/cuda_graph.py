@@ -24,7 +24,8 @@ def capture(step: Step) -> Step:
             step()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Another engine may be running meanwhile: by default its allocations would break the capture, and itself.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         token_ids, logprobs = step()
 
     def replay() -> tuple[torch.Tensor, torch.Tensor]:

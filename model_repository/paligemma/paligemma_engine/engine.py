@@ -9,7 +9,6 @@ A request's life:
 """
 
 import logging
-import math
 import queue
 import threading
 import time
@@ -73,14 +72,18 @@ class Engine:
         self._sender = Sender()
         self._pool = ThreadPoolExecutor(PREPARATION_WORKERS, thread_name_prefix="prepare")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        metrics.set(families.SLOTS, runner.slots)
+        self._share = config.model_id
+        metrics.set(families.SLOTS, runner.slots, share=self._share)
         self._thread.start()
 
     def submit(self, request: Request, on_outcome: OnOutcome) -> Ticket:
         """Accepts or refuses a request; either way `on_outcome` is called exactly once, from the sender thread."""
-        now = time.monotonic()
-        deadline = math.inf if request.timeout_s is None else now + request.timeout_s
-        ticket = Ticket(request=request, on_outcome=on_outcome, accepted_at=now, deadline=deadline)
+        ticket = Ticket.open(request, on_outcome)
+        self.accept(ticket)
+        return ticket
+
+    def accept(self, ticket: Ticket) -> None:
+        """As `submit`, of a ticket that was opened elsewhere."""
         with self._lock:
             refusal = self._refusal
             if refusal is None and len(self._unanswered) >= self._max_unanswered:
@@ -90,8 +93,11 @@ class Engine:
         if refusal is None:
             self._pool.submit(self._prepare, ticket)
         else:
-            self._sender.put(lambda: self._send(ticket, refusal))
-        return ticket
+            self.refuse(ticket, refusal)
+
+    def refuse(self, ticket: Ticket, error: EngineError) -> None:
+        """Answers a ticket that no engine has accepted."""
+        self._sender.put(lambda: self._send(ticket, error))
 
     def cancel(self, ticket: Ticket) -> None:
         """Ends a request whose caller has gone; its slots are free before the next decode step."""
@@ -113,6 +119,8 @@ class Engine:
         self._answer_all(stopping)
         self._sender.close()
         self._heartbeat.close()
+        for gauge in (families.SLOTS, families.ACTIVE_SLOTS, families.PENDING):
+            self._metrics.set(gauge, 0, share=self._share)
 
     def _prepare(self, ticket: Ticket) -> None:
         """Preparation pool: from bytes and words to sequences."""
@@ -164,8 +172,8 @@ class Engine:
     def _report(self) -> None:
         unanswered = len(self._unanswered)
         running = {self._owners[sequence] for sequence in self._scheduler.running}
-        self._metrics.set(families.ACTIVE_SLOTS, len(self._scheduler.running))
-        self._metrics.set(families.PENDING, max(unanswered - len(running), 0))
+        self._metrics.set(families.ACTIVE_SLOTS, len(self._scheduler.running), share=self._share)
+        self._metrics.set(families.PENDING, max(unanswered - len(running), 0), share=self._share)
         self._heartbeat.beat(unanswered)
 
     def _answer(self, ticket: Ticket, outcome: Outcome | None = None) -> None:

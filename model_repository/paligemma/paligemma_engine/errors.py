@@ -8,7 +8,11 @@ Each error has a code, which clients rely on, and the name of a Triton status:
       InvalidPrompt      invalid_prompt     INVALID_ARG
       InvalidArgument    invalid_argument   INVALID_ARG
       ModelNotAllowed    model_not_allowed  NOT_FOUND
+      ModelGated         model_gated        NOT_FOUND
+      ModelNotFound      model_not_found    NOT_FOUND
       ModelFailed        model_failed       INTERNAL
+      HubFailed          hub_failed         INTERNAL
+      Loading            loading            UNAVAILABLE
       Overloaded         overloaded         UNAVAILABLE
       DeadlineExceeded   deadline           CANCELLED
       Cancelled          cancelled          CANCELLED
@@ -64,11 +68,39 @@ class ModelNotAllowed(EngineError):
     status = "NOT_FOUND"
 
 
+class ModelGated(EngineError):
+    """The hub wants a token, or a licence to be accepted."""
+
+    code = "model_gated"
+    status = "NOT_FOUND"
+
+
+class ModelNotFound(EngineError):
+    """There is no such model or revision."""
+
+    code = "model_not_found"
+    status = "NOT_FOUND"
+
+
 class ModelFailed(EngineError):
     """A checkpoint cannot be loaded or served."""
 
     code = "model_failed"
     status = "INTERNAL"
+
+
+class HubFailed(EngineError):
+    """The hub cannot be reached, or sent something else than it promised."""
+
+    code = "hub_failed"
+    status = "INTERNAL"
+
+
+class Loading(EngineError):
+    """The model is not loaded yet; the caller should try again later."""
+
+    code = "loading"
+    status = "UNAVAILABLE"
 
 
 class Overloaded(EngineError):

@@ -20,10 +20,12 @@ class Heartbeat:
 
     def __init__(self, folder: Path | None, instance: str) -> None:
         self._file: int | None = None
+        self._path: Path | None = None
         self._content = b""
         self._beaten_at = 0.0
         if folder is not None:
-            self._file = os.open(folder / f"{FILE_PREFIX}{instance}", os.O_WRONLY | os.O_CREAT, 0o644)
+            self._path = folder / f"{FILE_PREFIX}{instance}"
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
 
     def beat(self, unanswered: int) -> None:
         """Writes the number of unanswered requests, when it has changed or the last beat is a while ago."""
@@ -36,7 +38,8 @@ class Heartbeat:
             self._content, self._beaten_at = content, now
 
     def close(self) -> None:
-        """Stops beating; the file stays, for the supervisor to clear away."""
-        if self._file is not None:
+        """Stops beating; the file goes, since one that ages means a stuck engine."""
+        if self._file is not None and self._path is not None:
             os.close(self._file)
             self._file = None
+            self._path.unlink(missing_ok=True)

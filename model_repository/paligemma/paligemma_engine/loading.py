@@ -1,55 +1,57 @@
 """Loads a PaliGemma checkpoint with transformers."""
 
-import logging
-from typing import Any, Final
+from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoProcessor, PaliGemmaForConditionalGeneration
+from transformers import AutoProcessor, PaliGemmaForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from paligemma_engine import attention
+from paligemma_engine.adapter import merge
 from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.config import HUB_CACHE_FOLDER, EngineConfig
+from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import ModelFailed
+from paligemma_engine.hub import find_checkpoint
 from paligemma_engine.vocabulary import Vocabulary
-
-_log = logging.getLogger(__name__)
-
-_MODEL_TYPE: Final = "paligemma"
 
 
 def load_checkpoint(config: EngineConfig) -> Checkpoint:
-    """Loads `config.model_id`: a folder under the models folder, else a checkpoint of the hub or its local cache.
+    """Loads `config.model_id` from wherever `hub.find_checkpoint` finds it.
 
     Only safetensors are read, and no code that a checkpoint may carry is ever run.
 
     Raises:
-        ModelFailed: it cannot be found, read or served; the message says what to do.
+        EngineError: it cannot be found, read or served; the message says what to do.
+    """
+    return load_folder(config, find_checkpoint(config))
+
+
+def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None) -> Checkpoint:
+    """Loads a checkpoint's files, and merges a LoRA adapter's where there is one.
+
+    Raises:
+        ModelFailed: they cannot be read or served.
     """
     transformers_logging.disable_progress_bar()
     attention.register()
-    folder = config.models_dir / config.model_id
-    source = {
-        "pretrained_model_name_or_path": str(folder) if folder.is_dir() else config.model_id,
-        "cache_dir": str(config.models_dir / HUB_CACHE_FOLDER),
-        "token": config.hf_token,
-        "trust_remote_code": False,
-    }
+    source = {"pretrained_model_name_or_path": folder, "local_files_only": True, "trust_remote_code": False}
     try:
-        model_type = AutoConfig.from_pretrained(**source).model_type
-        if model_type != _MODEL_TYPE:
-            raise ModelFailed(f"{config.model_id} is a {model_type} checkpoint; this server serves PaliGemma")
-        model = PaliGemmaForConditionalGeneration.from_pretrained(
-            **source, dtype=torch_dtype(config), use_safetensors=True
+        model, report = PaliGemmaForConditionalGeneration.from_pretrained(
+            **source, dtype=torch_dtype(config), use_safetensors=True, output_loading_info=True
         )
         processor = AutoProcessor.from_pretrained(**source)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelFailed(
-            f"{config.model_id} cannot be loaded; MODEL_ID must be a folder under {config.models_dir} or a hub id that "
-            f"HF_TOKEN may read ({_first_line(error)})"
-        ) from error
-    model.model.language_model.set_attn_implementation(attention.GROUPED_ATTENTION)
-    return _describe(config.model_id, model.to(config.device).eval(), processor)
+        # transformers fills what a checkpoint lacks with random numbers.
+        if missing := sorted(report["missing_keys"]):
+            raise ModelFailed(f"{config.model_id} lacks weights ({len(missing)}, such as {missing[0]})")
+        if adapter is not None:
+            merge(model, adapter)
+        model.model.language_model.set_attn_implementation(attention.GROUPED_ATTENTION)
+        return _describe(config.model_id, model.to(config.device).eval(), processor)
+    except ModelFailed:
+        raise
+    except Exception as error:  # a checkpoint can be wrong in any way
+        raise ModelFailed(f"{config.model_id} cannot be loaded ({_first_line(error)})") from error
 
 
 def torch_dtype(config: EngineConfig) -> torch.dtype:

@@ -5,6 +5,7 @@ metrics. Every family carries the label `instance`: which engine of the server.
 """
 
 import enum
+import threading
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -56,8 +57,10 @@ DECODE_STEPS: Final = Family("paligemma_decode_steps_total", MetricKind.COUNTER,
 DECODE_SECONDS: Final = Family("paligemma_decode_step_seconds_total", MetricKind.COUNTER, "Time spent in decode steps.")
 DECODE_TOKENS: Final = Family("paligemma_decode_tokens_total", MetricKind.COUNTER, "Tokens from decode steps.")
 OBJECTS: Final = Family("paligemma_objects_per_answer", MetricKind.HISTOGRAM, "Boxes that an answer holds.", _OBJECTS)
-MODELS_LOADED: Final = Family("paligemma_models_loaded", MetricKind.GAUGE, "Checkpoints in memory.")
-MODELS_LOADING: Final = Family("paligemma_models_loading", MetricKind.GAUGE, "Checkpoints being loaded.")
+MODELS_LOADED: Final = Family("paligemma_models_loaded", MetricKind.GAUGE, "Checkpoints in memory, by model_id.")
+MODELS_LOADING: Final = Family(
+    "paligemma_models_loading", MetricKind.GAUGE, "Checkpoints being fetched or loaded, by model_id."
+)
 LOAD_SECONDS: Final = Family("paligemma_model_load_seconds", MetricKind.GAUGE, "How long the last load took.")
 
 FAMILIES: Final = (
@@ -87,13 +90,18 @@ class Sample:
     labels: dict[str, str] = field(default_factory=dict)
 
 
+_Series = tuple[Family, tuple[tuple[str, str], ...]]
+
+
 class EngineMetrics:
     """Collects samples from any thread until somebody drains them."""
 
     def __init__(self) -> None:
         self._samples: deque[Sample] = deque(maxlen=_MAX_UNPUBLISHED)
-        self._gauges: dict[Family, float] = {}
-        self._published_gauges: dict[Family, float] = {}
+        self._lock = threading.Lock()  # guards the gauges
+        self._gauges: dict[_Series, dict[str, float]] = {}  # by who set them
+        self._removed: list[Sample] = []
+        self._published_gauges: dict[_Series, float] = {}
 
     def count(self, family: Family, amount: float = 1.0, **labels: str) -> None:
         """Adds to a counter."""
@@ -103,9 +111,16 @@ class EngineMetrics:
         """Adds an observation to a histogram."""
         self._samples.append(Sample(family, value))
 
-    def set(self, family: Family, value: float) -> None:
-        """Sets a gauge."""
-        self._gauges[family] = value
+    def set(self, family: Family, value: float, *, share: str = "", **labels: str) -> None:
+        """Sets a gauge; what several set under a `share` of their own adds up."""
+        with self._lock:
+            self._gauges.setdefault((family, tuple(labels.items())), {})[share] = value
+
+    def remove(self, family: Family, **labels: str) -> None:
+        """Sets a gauge to 0 and forgets it."""
+        with self._lock:
+            if self._gauges.pop((family, tuple(labels.items())), None):
+                self._removed.append(Sample(family, 0.0, labels))
 
     def drain(self) -> list[Sample]:
         """The samples since the last call: counters summed up, gauges that changed, observations as they came."""
@@ -119,7 +134,16 @@ class EngineMetrics:
             key = (sample.family, tuple(sample.labels.values()))
             total = sample.value + (counters[key].value if key in counters else 0.0)
             counters[key] = Sample(sample.family, total, sample.labels)
-        gauges = dict(self._gauges)
-        changed = [Sample(*item) for item in gauges.items() if self._published_gauges.get(item[0]) != item[1]]
+        return [*counters.values(), *self._changed_gauges(), *observations]
+
+    def _changed_gauges(self) -> list[Sample]:
+        with self._lock:
+            removed, self._removed = self._removed, []
+            gauges = {series: sum(shares.values()) for series, shares in self._gauges.items()}
+        changed = [
+            Sample(family, value, dict(labels))
+            for (family, labels), value in gauges.items()
+            if self._published_gauges.get((family, labels)) != value
+        ]
         self._published_gauges = gauges
-        return [*counters.values(), *changed, *observations]
+        return [*removed, *changed]

@@ -1,21 +1,27 @@
-"""Loads a checkpoint, warms it up and starts its engine."""
+"""Loads checkpoints, warms them up and starts their engines."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 
 from paligemma_engine import metrics as families
+from paligemma_engine.checkpoint_files import base_of
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.engine import Engine
-from paligemma_engine.loading import load_checkpoint
+from paligemma_engine.hub import find_checkpoint
+from paligemma_engine.loading import load_folder
+from paligemma_engine.memory import release_memory
 from paligemma_engine.metrics import EngineMetrics
+from paligemma_engine.model_pool import ModelPool
 from paligemma_engine.runner import ModelRunner
 
 
-def start_engine(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Callable[[], None]) -> Engine:
-    """Loads the checkpoint, warms it up and starts its engine.
+def start_models(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Callable[[], None]) -> ModelPool:
+    """Starts the engine of `config.model_id`, and a pool around it that loads others on demand.
 
     Args:
         config: settings.
@@ -23,18 +29,52 @@ def start_engine(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Call
         on_fatal: called after a failure that no request can outlive.
 
     Raises:
-        ModelFailed: the checkpoint cannot be loaded or served.
+        EngineError: the checkpoint cannot be found, loaded or served.
+    """
+    start = partial(start_engine, metrics=metrics, on_fatal=on_fatal)
+    default = start(config)
+    metrics.set(families.MODELS_LOADED, 1, model_id=config.model_id)
+    return ModelPool(config, default, metrics, start=start, release_memory=release_memory)
+
+
+def start_engine(
+    config: EngineConfig,
+    make_room: Callable[[], None] = lambda: None,
+    *,
+    metrics: EngineMetrics,
+    on_fatal: Callable[[], None],
+) -> Engine:
+    """Finds a checkpoint, loads it, warms it up and starts its engine.
+
+    Args:
+        config: settings.
+        make_room: called when the checkpoint's files are there, before it takes memory.
+        metrics: collects what happens.
+        on_fatal: called after a failure that no request can outlive.
+
+    Raises:
+        EngineError: the checkpoint cannot be found, loaded or served.
     """
     torch.set_num_threads(1)  # this thread only loads; the engine thread shall have the cores to itself
-    metrics.set(families.MODELS_LOADING, 1)
-    started = time.monotonic()
-    checkpoint = load_checkpoint(config)
-    runner = ModelRunner(
-        checkpoint, slots=config.max_slots, max_new_tokens=config.max_new_tokens, grammar=config.grammar
-    )
-    with ThreadPoolExecutor(1) as pool:  # a thread that ends, and its OpenMP team with it
-        pool.submit(runner.warm_up).result()
-    metrics.set(families.MODELS_LOADING, 0)
-    metrics.set(families.MODELS_LOADED, 1)
+
+    def report_loading() -> None:
+        # Not earlier: a caller who invents ids must not make a series of each.
+        metrics.set(families.MODELS_LOADING, 1, model_id=config.model_id)
+
+    try:
+        folder = find_checkpoint(config, on_found=report_loading)
+        adapter = None
+        if base := base_of(folder):
+            adapter, folder = folder, find_checkpoint(dataclasses.replace(config, model_id=base))
+        make_room()
+        started = time.monotonic()
+        checkpoint = load_folder(config, folder, adapter)
+        runner = ModelRunner(
+            checkpoint, slots=config.max_slots, max_new_tokens=config.max_new_tokens, grammar=config.grammar
+        )
+        with ThreadPoolExecutor(1) as pool:  # a thread that ends, and its OpenMP team with it
+            pool.submit(runner.warm_up).result()
+    finally:
+        metrics.remove(families.MODELS_LOADING, model_id=config.model_id)
     metrics.set(families.LOAD_SECONDS, time.monotonic() - started)
     return Engine(config, checkpoint, runner, metrics, on_fatal=on_fatal)

@@ -1,9 +1,10 @@
 """A request on its way through the engine, and how its sequences become one outcome."""
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from paligemma_engine.detokenizer import token_texts
 from paligemma_engine.errors import Cancelled, DeadlineExceeded, EngineError, InternalError
@@ -39,6 +40,13 @@ class Ticket:
     answered: bool = False
     image: PreparedImage | None = None
     sequences: list[Sequence] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, request: Request, on_outcome: OnOutcome) -> Self:
+        """A ticket whose time runs from now."""
+        now = time.monotonic()
+        deadline = math.inf if request.timeout_s is None else now + request.timeout_s
+        return cls(request=request, on_outcome=on_outcome, accepted_at=now, deadline=deadline)
 
     @property
     def is_finished(self) -> bool:

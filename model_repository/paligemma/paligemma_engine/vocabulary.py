@@ -59,8 +59,9 @@ class Vocabulary:
         for piece, token_id in ids.items():
             if token_id < size and token_id not in special_ids:
                 classes[token_id] = _class_of_text(piece.replace(_PIECE_SPACE, " "))
-        classes[_ids_of(ids, [f"<loc{loc_bin:04d}>" for loc_bin in range(LOC_BINS)])] = TokenClass.LOC
-        classes[_ids_of(ids, [f"<seg{code:03d}>" for code in range(SEG_CODES)])] = TokenClass.SEG
+        known = {piece: token_id for piece, token_id in ids.items() if token_id < size}
+        classes[_ids_of(known, [f"<loc{loc_bin:04d}>" for loc_bin in range(LOC_BINS)])] = TokenClass.LOC
+        classes[_ids_of(known, [f"<seg{code:03d}>" for code in range(SEG_CODES)])] = TokenClass.SEG
         classes[list(eos_ids)] = TokenClass.EOS
         return cls(classes=classes, eos_ids=eos_ids)
 
@@ -76,7 +77,16 @@ def _class_of_text(text: str) -> TokenClass:
 
 
 def _ids_of(ids: dict[str, int], tokens: list[str]) -> list[int]:
-    missing = [token for token in tokens if token not in ids]
+    """The ids of a family of tokens.
+
+    PaliGemma's processor adds those that a tokenizer lacks, behind all others, where no weights belong to them. So
+    they must lie side by side, as the checkpoints of PaliGemma have them.
+    """
+    missing = [
+        token
+        for index, token in enumerate(tokens)
+        if token not in ids or (tokens[0] in ids and ids[token] != ids[tokens[0]] + index)
+    ]
     if missing:
         raise ModelFailed(f"the tokenizer has no {missing[0]}; this checkpoint cannot write boxes and masks")
     return [ids[token] for token in tokens]

@@ -1,0 +1,68 @@
+"""What the files of a checkpoint say before any weight is read."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from paligemma_engine.errors import ModelFailed, ModelNotAllowed
+from paligemma_engine.model_id import ModelId
+
+CONFIG: Final = "config.json"
+WEIGHTS: Final = "model.safetensors"
+WEIGHTS_INDEX: Final = "model.safetensors.index.json"  # of a sharded checkpoint
+ADAPTER_CONFIG: Final = "adapter_config.json"  # of a LoRA adapter in PEFT's format, which has no config.json
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
+MODEL_TYPE: Final = "paligemma"  # PaliGemma 1 and 2 alike; they differ in their text model
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter instead of a checkpoint."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file()
+
+
+def base_of(folder: Path) -> str | None:
+    """The id of the checkpoint that an adapter belongs to; None for a folder that holds no adapter.
+
+    Raises:
+        ModelFailed: the adapter names a path of the machine that it was trained on.
+    """
+    if not is_adapter(folder):
+        return None
+    base = str(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path"))
+    try:
+        return str(ModelId.parse(base))
+    except ModelNotAllowed:
+        raise ModelFailed(
+            f"the adapter's base {base} is neither a hub id nor a folder's name; set it in {ADAPTER_CONFIG}"
+        ) from None
+
+
+def check_architecture(name: str, folder: Path) -> None:
+    """Raises ModelFailed where a folder's config.json is missing, broken, or of another architecture."""
+    if is_adapter(folder):  # its base is checked
+        return
+    model_type = read_json(folder / CONFIG).get("model_type")
+    if model_type != MODEL_TYPE:
+        raise ModelFailed(f"{name} is a {model_type} checkpoint; this server serves PaliGemma")
+
+
+def missing_weights(folder: Path) -> str | None:
+    """The name of a safetensors file that is not there, None for a folder with all of them."""
+    if is_adapter(folder):
+        return None if (folder / ADAPTER_WEIGHTS).is_file() else ADAPTER_WEIGHTS
+    index = folder / WEIGHTS_INDEX
+    if not index.is_file():
+        return None if (folder / WEIGHTS).is_file() else WEIGHTS
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ModelFailed(f"{WEIGHTS_INDEX} lists no weights")
+    return next((shard for shard in sorted(set(weight_map.values())) if not (folder / shard).is_file()), None)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object in a JSON file, an empty one where it is something else; raises ModelFailed where it is no JSON."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFailed(f"{path.name} cannot be read ({type(error).__name__})") from error
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,42 @@
+"""The names that checkpoints are asked for by."""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Self
+
+from paligemma_engine.errors import ModelNotAllowed
+
+# One name, or an organization's and a name, each without a leading dot; a branch, tag or commit may follow.
+_PART: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
+_FORM: Final = re.compile(rf"(?P<name>{_PART}(?:/{_PART})?)(?:@(?P<revision>{_PART}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelId:
+    """A hub id, or the name of a folder under the models folder.
+
+    Attributes:
+        name: `org/name` or `name`.
+        revision: a branch, tag or commit of the hub's repository; None for its main branch.
+    """
+
+    name: str
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads `org/name`, `org/name@revision` or `name`.
+
+        Raises:
+            ModelNotAllowed: anything else; in particular nothing that leads out of a folder.
+        """
+        found = _FORM.fullmatch(text)
+        if found is None or ".." in text:
+            raise ModelNotAllowed(
+                "model_id must be a hub id, such as org/name or org/name@revision, or a folder's name"
+            )
+        return cls(found["name"], found["revision"])
+
+    def __str__(self) -> str:
+        """The form that `parse` reads."""
+        return self.name if self.revision is None else f"{self.name}@{self.revision}"

@@ -1,0 +1,120 @@
+"""Models by id on a real Triton, from a local hub: what a caller sees, and that the others do not notice."""
+
+import re
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+import tritonclient.grpc
+from checkpoints import DEMO_MODEL_ID, make_random_checkpoint
+from hub_server import HubServer, Repository
+from stack import START_TIMEOUT_S, ChildProcess, Ports, answers_200, infer, serve
+from tritonclient.utils import InferenceServerException
+
+TOKEN = "hf_ofsomebodywhoaccepted"
+PROMPT = "segment blue star"
+SLOW_CHUNK_S = 0.06  # 50 chunks and more: a load of some seconds
+
+
+@dataclass(frozen=True)
+class Served:
+    hub: HubServer
+    server: ChildProcess
+    ports: Ports
+    client: Any
+
+    def ask(self, image: bytes, model_id: str | None = None, **options: Any) -> dict[str, np.ndarray]:
+        return infer(self.client, tritonclient.grpc, image, PROMPT, model_id=model_id, **options)
+
+    def refusal(self, image: bytes, model_id: str, **options: Any) -> str:
+        with pytest.raises(InferenceServerException) as caught:
+            self.ask(image, model_id, **options)
+        return f"{caught.value.status()} {caught.value.message()}"
+
+    def gauge(self, family: str) -> dict[str, str]:
+        time.sleep(1.2)  # the engine publishes every half second
+        text = httpx2.get(f"http://127.0.0.1:{self.ports.metrics}/metrics", trust_env=False).text
+        return dict(re.findall(rf'^{family}{{instance="paligemma_0_0",model_id="([^"]+)"}} (\S+)$', text, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def served(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    for name in (DEMO_MODEL_ID, "vae-demo.npz"):
+        (folder / name).symlink_to(models_dir / name)
+    made = make_random_checkpoint(folder / "made", models_dir / DEMO_MODEL_ID)
+    ports = Ports.free()
+    with HubServer(tokens={TOKEN}) as hub:
+        hub.repositories["org/demo"] = Repository.of(models_dir / DEMO_MODEL_ID)
+        hub.repositories["org/slow"] = Repository.of(made, delay_s=SLOW_CHUNK_S)
+        hub.repositories["org/gated"] = Repository.of(made, gated=True)
+        hub.repositories["org/damaged"] = Repository.of(made, corrupt=True)
+        hub.repositories["org/pickled"] = Repository({"config.json": b'{"model_type": "paligemma"}', "model.bin": b"x"})
+        overrides = {"MODELS_DIR": str(folder), "ALLOWED_MODEL_IDS": "org/*", "HF_ENDPOINT": hub.url}
+        with serve(ports, **overrides, HF_HOME=str(folder / "home")) as server:
+            server.wait_for_line("^serve: ready", START_TIMEOUT_S)
+            client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{ports.grpc}")
+            yield Served(hub, server, ports, client)
+            client.close()
+
+
+def test_a_model_of_the_hub_answers_and_the_gauges_name_it(served: Served, sample_image: bytes) -> None:
+    """The demo model under another name: the answers are the same."""
+    from_hub, own = served.ask(sample_image, "org/demo"), served.ask(sample_image)
+    assert from_hub["text"][0] == own["text"][0] != b""
+    both = {DEMO_MODEL_ID, "org/demo"}
+    assert served.gauge("paligemma_models_loaded") == dict.fromkeys(both, "1")
+    assert served.gauge("paligemma_models_loading") == dict.fromkeys(both, "0")
+
+
+@pytest.mark.parametrize(
+    ("model_id", "said"),
+    [
+        ("../made", "StatusCode.NOT_FOUND .*[model_not_allowed]"),
+        ("other/model", "StatusCode.NOT_FOUND .*[model_not_allowed] this server serves paligemma2-demo-224 and org/*"),
+        ("org/nothing", "StatusCode.NOT_FOUND .*[model_gated] the hub refuses org/nothing (status 401): check the id"),
+        ("org/demo@v9", "StatusCode.NOT_FOUND .*[model_not_found] org/demo has no revision v9"),
+        ("org/gated", "StatusCode.NOT_FOUND .*[model_gated] org/gated is gated: accept its licence at"),
+        ("org/pickled", "StatusCode.INTERNAL .*[model_failed] org/pickled has no model.safetensors on the hub"),
+        ("org/damaged", "StatusCode.INTERNAL .*[hub_failed] org/damaged: model.safetensors came with a wrong checksum"),
+    ],
+)
+def test_each_failure_has_its_code_and_the_server_lives_on(
+    served: Served, sample_image: bytes, model_id: str, said: str
+) -> None:
+    pattern = re.escape(said).replace(re.escape(".*"), ".*")
+    assert re.match(pattern, served.refusal(sample_image, model_id))
+    assert TOKEN not in served.server.output
+    assert served.ask(sample_image)["text"][0]
+
+
+def test_while_a_model_loads_the_others_do_not_wait(served: Served, sample_image: bytes) -> None:
+    def measure(count: int) -> float:
+        seconds = []
+        for _ in range(count):
+            started = time.perf_counter()
+            served.ask(sample_image)
+            seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds)
+
+    before = measure(20)
+    answers: list[Any] = []
+    asking = threading.Thread(target=lambda: answers.append(served.ask(sample_image, "org/slow", max_new_tokens=8)))
+    asking.start()
+    during = measure(20)
+    assert asking.is_alive()
+    assert answers_200(f"http://127.0.0.1:{served.ports.http}/v2/health/ready")
+    assert "StatusCode.UNAVAILABLE" in (late := served.refusal(sample_image, "org/slow", timeout=200_000))
+    assert "[loading]" in late
+    asking.join(60)
+    assert during <= 2 * before  # 1.5 on an idle machine; tests share theirs
+    assert answers
+    loaded = served.gauge("paligemma_models_loaded")
+    assert (loaded[DEMO_MODEL_ID], loaded["org/slow"], loaded.get("org/demo", "0")) == ("1", "1", "0")
