@@ -15,7 +15,7 @@ import pytest
 import tritonclient.grpc
 from checkpoints import DEMO_MODEL_ID, make_random_checkpoint
 from hub_server import HubServer, Repository
-from stack import START_TIMEOUT_S, ChildProcess, Ports, answers_200, infer, serve
+from stack import START_TIMEOUT_S, ChildProcess, Ports, answers_200, gateway, infer, serve, wait_until
 from tritonclient.utils import InferenceServerException
 
 TOKEN = "hf_ofsomebodywhoaccepted"
@@ -58,8 +58,9 @@ def served(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         hub.repositories["org/damaged"] = Repository.of(made, corrupt=True)
         hub.repositories["org/pickled"] = Repository({"config.json": b'{"model_type": "paligemma"}', "model.bin": b"x"})
         overrides = {"MODELS_DIR": str(folder), "ALLOWED_MODEL_IDS": "org/*", "HF_ENDPOINT": hub.url}
-        with serve(ports, **overrides, HF_HOME=str(folder / "home")) as server:
+        with serve(ports, **overrides, HF_HOME=str(folder / "home")) as server, gateway(ports):
             server.wait_for_line("^serve: ready", START_TIMEOUT_S)
+            wait_until(lambda: answers_200(f"http://127.0.0.1:{ports.gateway}/readyz"), 20, "gateway ready")
             client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{ports.grpc}")
             yield Served(hub, server, ports, client)
             client.close()
@@ -93,6 +94,29 @@ def test_each_failure_has_its_code_and_the_server_lives_on(
     assert re.match(pattern, served.refusal(sample_image, model_id))
     assert TOKEN not in served.server.output
     assert served.ask(sample_image)["text"][0]
+
+
+@pytest.mark.parametrize(
+    ("model_id", "status", "code"),
+    [
+        ("other/model", 403, "model_not_allowed"),
+        ("org/gated", 403, "model_gated"),
+        ("org/demo@v9", 404, "model_not_found"),
+        ("org/pickled", 502, "model_failed"),
+        ("org/damaged", 502, "hub_failed"),
+    ],
+)
+def test_the_codes_reach_callers_of_the_gateway(
+    served: Served, sample_image: bytes, model_id: str, status: int, code: str
+) -> None:
+    response = httpx2.post(
+        f"http://127.0.0.1:{served.ports.gateway}/segment",
+        data={"prompt": PROMPT, "model_id": model_id},
+        files={"image_file": sample_image},
+        timeout=60,
+        trust_env=False,
+    )
+    assert (response.status_code, response.json()["code"]) == (status, code)
 
 
 def test_while_a_model_loads_the_others_do_not_wait(served: Served, sample_image: bytes) -> None:

@@ -1,6 +1,6 @@
 """Serves a PaliGemma checkpoint: images and prompts in, tokens with log-probabilities out.
 
-Imports nothing of Triton. `startup.start_engine` is the way in; torch and transformers are imported by it alone.
+Imports nothing of Triton. `startup.start_models` is the way in; torch and transformers are imported by it alone.
 """
 
 from paligemma_engine.config import EngineConfig
