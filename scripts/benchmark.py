@@ -11,7 +11,8 @@
 
 Every contender gets a share of the jobs in every round, so that a noisy machine disturbs all alike. The server's
 figures are for the whole job, masks included; a and b only decode the image and generate. CPU seconds are those of
-the serving processes; the clients' are left out.
+the serving processes; the clients' are left out. PyTorch's threads spin as briefly in a and b as serve.py has them do:
+with its own choice a machine that is not idle makes a and b many times slower than they are.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from benchmarking.baselines import Baseline
 from benchmarking.costs import Meter, first_token_totals
 from benchmarking.load import load_gateway, load_triton
 from benchmarking.workload import RANDOM_MODEL_ID, Job, make_jobs, make_random_checkpoint
+from supervision.server import SPIN_BRIEFLY
 from supervision.stack import DEMO_MODEL_ID, HOST, REPOSITORY, Stack, running_stack
 
 CLIENTS: Final = (1, 8, 32, 64)
@@ -82,6 +84,7 @@ Contender = Callable[[Result, list[Job]], None]
 def main() -> int:
     """Runs both checkpoints and prints a table for each."""
     arguments = parse_arguments()
+    os.environ.update({**SPIN_BRIEFLY, **os.environ})
     reports = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         models_dir = Path(folder)
