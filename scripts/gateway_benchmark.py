@@ -16,11 +16,12 @@ from collections.abc import Callable
 from typing import Final
 
 import httpx2
-import numpy as np
 import psutil
 import tritonclient.grpc as grpcclient
 
+from benchmarking.costs import cpu_s_of
 from benchmarking.workload import Job, make_jobs
+from segment_inputs import segment_inputs
 from supervision.ports import read_port
 from supervision.stack import HOST, REPOSITORY, Stack, running_stack
 
@@ -82,12 +83,12 @@ def measure_requests(stack: Stack, jobs: list[Job]) -> None:
     ):
         for number, job in enumerate([*jobs[:WARM_UP], *jobs]):
             direct = timed(lambda job=job: ask_triton(triton, job))  # type: ignore[misc]
-            before_s = process_cpu_s(gateway)
+            before_s = cpu_s_of([gateway])
             through = timed(lambda job=job: ask_gateway(client, job))  # type: ignore[misc]
             if number >= WARM_UP:
                 direct_s.append(direct)
                 through_s.append(through)
-                cpu_s.append(process_cpu_s(gateway) - before_s)
+                cpu_s.append(cpu_s_of([gateway]) - before_s)
     overheads_s = [through - direct for through, direct in zip(through_s, direct_s, strict=True)]
     print(f"CPU for a request          {statistics.fmean(cpu_s) * 1e3:6.1f} ms   mean of {len(jobs)}")
     print(f"median latency, gRPC       {statistics.median(direct_s) * 1e3:6.1f} ms")
@@ -98,10 +99,7 @@ def measure_requests(stack: Stack, jobs: list[Job]) -> None:
 
 def ask_triton(client: grpcclient.InferenceServerClient, job: Job) -> None:
     """One call of `segment`, its outputs read."""
-    inputs = []
-    for name, value in (("image", job.image), ("prompt", job.prompt.encode())):
-        inputs.append(grpcclient.InferInput(name, [1], "BYTES").set_data_from_numpy(np.array([value], np.object_)))
-    client.infer("segment", inputs).as_numpy("masks")
+    client.infer("segment", segment_inputs(job.image, job.prompt)).as_numpy("masks")
 
 
 def ask_gateway(client: httpx2.Client, job: Job) -> None:
@@ -115,12 +113,6 @@ def timed(work: Callable[[], None]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-def process_cpu_s(process: psutil.Process) -> float:
-    """CPU seconds of a process so far, all its threads."""
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 python scripts/scenes.py SEED PICTURE.png
 """
 
+import io
 import math
 import random
 import sys
@@ -33,6 +34,7 @@ SHAPES: Final = ("circle", "square", "triangle", "star", "cross", "ring", "heart
 SUPERSAMPLING: Final = 4  # shapes are drawn so much larger and scaled down, for smooth edges
 MAX_TILT_DEGREES: Final = 10.0
 HALF_COVERED: Final = 127  # of 255
+JPEG_QUALITY: Final = 90
 GAP: Final = 6  # pixels between the bounds of two shapes
 
 
@@ -57,6 +59,12 @@ class Scene:
 
     image: Image.Image
     objects: list[SceneObject]
+
+    def jpeg(self) -> bytes:
+        """The picture as a client would send it."""
+        buffer = io.BytesIO()
+        self.image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+        return buffer.getvalue()
 
 
 def draw_scene(seed: int, *, size: tuple[int, int] = (320, 240), object_count: int | None = None) -> Scene:

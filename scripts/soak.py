@@ -66,8 +66,7 @@ def main() -> int:
 
 async def soak(stack: Stack, arguments: argparse.Namespace) -> list[str]:
     """Both parts; returns what was wrong."""
-    http, grpc, metrics = (port.number for port in stack.triton_ports)
-    del http
+    _, grpc, metrics = (port.number for port in stack.triton_ports)
     memory = MemoryLog(stack.triton.pid)
     every = max(1, arguments.requests // MEMORY_SAMPLES)
 

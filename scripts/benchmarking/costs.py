@@ -21,7 +21,7 @@ class Meter:
         self.cpu_s = 0.0
 
     def __enter__(self) -> Self:
-        self._before = _cpu_s(self._tree())
+        self._before = cpu_s_of(self._tree())
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
         return self
@@ -29,7 +29,7 @@ class Meter:
     def __exit__(self, *_exception: object) -> None:
         self._stopping.set()
         self._thread.join()
-        self.cpu_s = _cpu_s(self._tree()) - self._before
+        self.cpu_s = cpu_s_of(self._tree()) - self._before
 
     def _tree(self) -> list[psutil.Process]:
         processes = [psutil.Process(pid) for pid in self._roots]
@@ -56,7 +56,8 @@ def first_token_totals(metrics_url: str) -> tuple[float, float]:
     return totals["sum"], totals["count"]
 
 
-def _cpu_s(processes: list[psutil.Process]) -> float:
+def cpu_s_of(processes: list[psutil.Process]) -> float:
+    """CPU seconds of processes so far, all their threads; one that has ended counts nothing."""
     total = 0.0
     for process in processes:
         with contextlib.suppress(psutil.Error):

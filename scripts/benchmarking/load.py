@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import httpx2
-import numpy as np
 import tritonclient.grpc.aio as grpcclient
 
 from benchmarking.workload import Job
+from segment_inputs import segment_inputs
 
 ANSWER_TIMEOUT_S: Final = 300.0
 
@@ -23,7 +23,7 @@ def load_triton(grpc_url: str, jobs: Sequence[Job], *, clients: int) -> list[flo
         async with grpcclient.InferenceServerClient(grpc_url) as client:
 
             async def ask(job: Job) -> None:
-                inputs = [_bytes_input("image", job.image), _bytes_input("prompt", job.prompt.encode())]
+                inputs = segment_inputs(job.image, job.prompt)
                 await client.infer("segment", inputs, client_timeout=ANSWER_TIMEOUT_S)
 
             return await _closed_loop(ask, jobs, clients)
@@ -60,7 +60,3 @@ async def _closed_loop(ask: Ask, jobs: Sequence[Job], clients: int) -> list[floa
 
     await asyncio.gather(*(work() for _ in range(clients)))
     return latencies_s
-
-
-def _bytes_input(name: str, value: bytes) -> grpcclient.InferInput:
-    return grpcclient.InferInput(name, [1], "BYTES").set_data_from_numpy(np.array([value], np.object_))

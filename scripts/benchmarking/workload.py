@@ -1,6 +1,5 @@
 """The work that every contender gets: the same pictures and prompts, and the checkpoints to do it with."""
 
-import io
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +25,7 @@ def make_jobs(count: int) -> list[Job]:
     for seed in range(count):
         scene = draw_scene(seed, size=IMAGE_SIZE)
         named = scene.objects[seed % len(scene.objects)]
-        buffer = io.BytesIO()
-        scene.image.save(buffer, "JPEG", quality=90)
-        jobs.append(Job(buffer.getvalue(), f"segment {named.colour} {named.shape}"))
+        jobs.append(Job(scene.jpeg(), f"segment {named.colour} {named.shape}"))
     return jobs
 
 

@@ -12,6 +12,7 @@ import tritonclient.grpc.aio as grpcclient
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
+from segment_inputs import segment_inputs
 from soaking.kinds import CANCELLED, OK, PALIGEMMA, Call
 
 HANG_S: Final = 120.0  # an answer that takes longer counts as none
@@ -91,7 +92,7 @@ class Caller:
         return OK
 
     async def _infer(self, call: Call) -> Answer:
-        inputs = [_bytes_input("image", call.image), _bytes_input("prompt", call.prompt.encode())]
+        inputs = segment_inputs(call.image, call.prompt)
         result = await self._client.infer(call.model, inputs, timeout=call.timeout_us or None, client_timeout=HANG_S)
         return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
 
@@ -113,7 +114,3 @@ def _agree(answer: Answer, expected: Answer) -> bool:
         else np.array_equal(answer[name], array)
         for name, array in expected.items()
     )
-
-
-def _bytes_input(name: str, value: bytes) -> Any:
-    return grpcclient.InferInput(name, [1], "BYTES").set_data_from_numpy(np.array([value], np.object_))

@@ -1,6 +1,5 @@
 """The kinds of requests, and what is right as an answer to each."""
 
-import io
 import random
 from dataclasses import dataclass, field
 from typing import Final
@@ -46,10 +45,8 @@ def good_calls() -> list[Call]:
     calls = []
     for seed in range(SCENES):
         scene = draw_scene(seed, size=SCENE_SIZE)
-        buffer = io.BytesIO()
-        scene.image.save(buffer, "JPEG", quality=90)
         names = [f"{each.colour} {each.shape}" for each in scene.objects]
-        picture = buffer.getvalue()
+        picture = scene.jpeg()
         calls += [
             Call(kind="one target", image=picture, prompt=f"segment {names[0]}"),
             Call(kind="several targets", image=picture, prompt=f"segment {' ; '.join(names[:3])}"),

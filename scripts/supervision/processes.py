@@ -1,4 +1,4 @@
-"""What serve.py and demo.py need to know about processes: whether they live, and that they end with their parent."""
+"""What the scripts know of processes: Triton's own, whether they live, and that they end with their parent."""
 
 import ctypes
 import signal
@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Final
 
 import psutil
+
+STUB_NAME: Final = "triton_python_backend_stub"
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # where the Python backend keeps its regions
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _END_GROUP_AFTER_PARENT: Final = 'read -r word || { kill -s KILL -- "-$1"; rm -f "$2"*; }'
@@ -37,6 +40,17 @@ class GroupGuard:
         """The group has been ended in order; a second time does nothing."""
         if self._process.returncode is None:
             self._process.communicate(b"dismissed\n")
+
+
+def is_stub(process: psutil.Process) -> bool:
+    """Whether a process is one of Triton's for a Python model."""
+    return bool(process.name().startswith(STUB_NAME[:15]))  # the kernel cuts names
+
+
+def served_model(command: list[str]) -> str:
+    """The model that a stub serves: its command line holds `.../<model>/<version>/model.py`."""
+    paths = [Path(word) for word in command if word.endswith("model.py")]
+    return paths[0].parent.parent.name if paths else "?"
 
 
 def is_alive(process: psutil.Process) -> bool:

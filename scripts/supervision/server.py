@@ -22,7 +22,7 @@ import psutil
 
 from supervision import heartbeats
 from supervision.ports import Port, read_port
-from supervision.processes import GroupGuard, is_alive
+from supervision.processes import SHARED_MEMORY, GroupGuard, is_alive, is_stub, served_model
 
 POLL_S: Final = 0.5
 HEALTH_TIMEOUT_S: Final = 5.0
@@ -36,12 +36,9 @@ FAILED_LOAD: Final = "failed to load '"
 NO_GPU: Final = re.compile("CudaDriverHelper|CUDA driver")  # a host without one is told so at every start
 ERROR_LINE: Final = re.compile(r"E[0-9]{4} |error: |Traceback")
 
-STUB_NAME: Final = "triton_python_backend_stub"
 # PyTorch's threads wait for each other by spinning, libgomp's default for milliseconds at each operation: with anything
 # else on the same cores a request then takes seconds. So few rounds (some microseconds) cost an idle host nothing.
 SPIN_BRIEFLY: Final = {"GOMP_SPINCOUNT": "2000"}
-
-SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # where the Python backend keeps its regions
 
 
 class ServerFailed(Exception):
@@ -172,7 +169,8 @@ class Server:
             raise ServerFailed(f"tritonserver died (status {self._process.returncode})", self._log_extract())
         for stub in self._stubs:
             if not is_alive(stub):
-                raise ServerFailed(f"the process of model {self._model_of(stub)} died (pid {stub.pid})")
+                model = served_model(self._commands.get(stub.pid, []))
+                raise ServerFailed(f"the process of model {model} died (pid {stub.pid})")
         for name, age_s in heartbeats.ages_s(self._heartbeat_dir).items():
             if age_s > self._options.stall_timeout_s:
                 raise ServerFailed(f"engine {name} is stuck: no sign of life for {age_s:.0f} s")
@@ -191,13 +189,8 @@ class Server:
 
     def _find_stubs(self) -> list[psutil.Process]:
         children = psutil.Process(self._process.pid).children(recursive=True)
-        self._models = {child.pid: child.cmdline() for child in children}
-        return [child for child in children if child.name().startswith(STUB_NAME[:15])]
-
-    def _model_of(self, stub: psutil.Process) -> str:
-        """The model that a stub serves: its command line holds `.../<model>/<version>/model.py`."""
-        paths = [Path(word) for word in self._models.get(stub.pid, []) if word.endswith("model.py")]
-        return paths[0].parent.parent.name if paths else "?"
+        self._commands = {child.pid: child.cmdline() for child in children}
+        return [child for child in children if is_stub(child)]
 
     def _end(self, grace_s: float) -> None:
         """Ends the server and its stubs, and clears away the shared memory that a killed one leaves."""

@@ -1,12 +1,11 @@
 """Many callers at once, of every kind, on a real Triton."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import httpx2
 import tritonclient.grpc.aio as grpcclient
+from stack import published_metrics
 
 from soaking.caller import Caller
 from soaking.kinds import OK, Call, good_calls, mixed_calls
@@ -25,11 +24,6 @@ def run(stack: Any, scenario: Callable[[Caller], Awaitable[None]]) -> None:
     asyncio.run(connected())
 
 
-def metrics(stack: Any) -> str:
-    time.sleep(1.2)  # the engine publishes every half second
-    return httpx2.get(f"http://127.0.0.1:{stack.ports.metrics}/metrics", trust_env=False).text
-
-
 def total(text: str, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(f"{name}{{"))
 
@@ -42,9 +36,9 @@ def test_every_request_gets_one_answer_of_the_right_kind_and_the_same_as_alone(s
         assert tally.count == REQUESTS
         assert len({kind for kind, _ in tally.outcomes}) == 10
 
-    before = metrics(stack)
+    before = published_metrics(stack.ports)
     run(stack, scenario)
-    after = metrics(stack)
+    after = published_metrics(stack.ports)
     assert total(after, "paligemma_active_slots") == total(after, "paligemma_pending_requests") == 0
     counted = total(after, "paligemma_requests_total") - total(before, "paligemma_requests_total")
     assert 0 <= REQUESTS + len(good_calls()) - counted <= REQUESTS * 0.1  # some are cancelled before they reach it

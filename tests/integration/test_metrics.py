@@ -2,12 +2,11 @@
 
 import shutil
 import subprocess
-import time
 from typing import Any
 
-import httpx2
 import numpy as np
 import pytest
+from stack import published_metrics
 
 from paligemma_engine.metrics import FAMILIES, Family
 
@@ -15,8 +14,7 @@ from paligemma_engine.metrics import FAMILIES, Family
 @pytest.fixture(scope="module")
 def text(stack: Any, sample_image: bytes) -> str:
     stack.ask("grpc", sample_image, "segment blue star")
-    time.sleep(1.2)  # the engine publishes every half second
-    lines = httpx2.get(f"http://127.0.0.1:{stack.ports.metrics}/metrics", trust_env=False).text.splitlines()
+    lines = published_metrics(stack.ports).splitlines()
     ours = [line for line in lines if line.removeprefix("# HELP ").removeprefix("# TYPE ").startswith("paligemma_")]
     return "\n".join([*ours, ""])
 

@@ -15,7 +15,17 @@ import pytest
 import tritonclient.grpc
 from checkpoints import DEMO_MODEL_ID, make_random_checkpoint
 from hub_server import HubServer, Repository
-from stack import START_TIMEOUT_S, ChildProcess, Ports, answers_200, gateway, infer, serve, wait_until
+from stack import (
+    START_TIMEOUT_S,
+    ChildProcess,
+    Ports,
+    answers_200,
+    gateway,
+    infer,
+    published_metrics,
+    serve,
+    wait_until,
+)
 from tritonclient.utils import InferenceServerException
 
 TOKEN = "hf_ofsomebodywhoaccepted"
@@ -39,8 +49,7 @@ class Served:
         return f"{caught.value.status()} {caught.value.message()}"
 
     def gauge(self, family: str) -> dict[str, str]:
-        time.sleep(1.2)  # the engine publishes every half second
-        text = httpx2.get(f"http://127.0.0.1:{self.ports.metrics}/metrics", trust_env=False).text
+        text = published_metrics(self.ports)
         return dict(re.findall(rf'^{family}{{instance="paligemma_0_0",model_id="([^"]+)"}} (\S+)$', text, re.MULTILINE))
 
 

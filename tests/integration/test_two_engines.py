@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
 import pytest
 import tritonclient.grpc.aio as grpcclient
-from stack import REPOSITORY, START_TIMEOUT_S, ChildProcess, Ports, serve
+from stack import REPOSITORY, START_TIMEOUT_S, ChildProcess, Ports, published_metrics, serve
 
 from soaking.caller import Caller, Tally
 from soaking.kinds import OK, Call, good_calls
@@ -54,8 +53,7 @@ class TwoEngines:
 
     def answered(self) -> dict[str, float]:
         """Requests by engine."""
-        time.sleep(1.2)  # the engines publish every half second
-        text = httpx2.get(f"http://127.0.0.1:{self.ports.metrics}/metrics", trust_env=False).text
+        text = published_metrics(self.ports)
         found = re.findall(r'^paligemma_requests_total{instance="(\w+)",outcome="ok"} (\S+)$', text, re.MULTILINE)
         return {instance: float(count) for instance, count in found}
 

@@ -8,15 +8,22 @@ from typing import Any
 
 from checkpoints import DEMO_MODEL_ID
 
-from paligemma_engine import Engine, EngineConfig, EngineMetrics, Outcome, Request, Ticket
+from paligemma_engine import Answer, Engine, EngineConfig, EngineMetrics, Outcome, Request, Ticket
 from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.loading import load_checkpoint
+from paligemma_engine.hub import find_checkpoint
+from paligemma_engine.loading import load_folder
 from paligemma_engine.metrics import MetricKind
 from paligemma_engine.prepared import PreparedPrompt
 from paligemma_engine.runner import ModelRunner
 from paligemma_engine.scheduler import PickedToken
+from paligemma_engine.startup import start_engine
 
 ANSWER_TIMEOUT_S = 60.0
+
+
+def load_checkpoint(config: EngineConfig) -> Checkpoint:
+    """From wherever it is found, as a start does, without an engine around it."""
+    return load_folder(config, find_checkpoint(config))
 
 
 @functools.cache
@@ -65,6 +72,17 @@ class Pending:
     def wait(self) -> Any:
         assert self._answered.wait(ANSWER_TIMEOUT_S), "no answer"
         return self.outcomes[0]
+
+
+def ask_once(config: EngineConfig, image: bytes, prompt: str) -> Answer:
+    """The answer of an engine that is started for one request, checkpoint and all."""
+    engine = start_engine(config, metrics=EngineMetrics(), on_fatal=lambda: None)
+    pending = Pending()
+    engine.submit(Request(image=image, prompt=prompt), pending)
+    answer = pending.wait()
+    engine.close(drain_timeout_s=5)
+    assert isinstance(answer, Answer)
+    return answer
 
 
 class Bench:

@@ -174,6 +174,13 @@ def answers_200(url: str) -> bool:
         return False
 
 
+def published_metrics(ports: Ports) -> str:
+    """What Triton's /metrics says when the engines, which publish every half second, have said all."""
+    time.sleep(1.2)
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports.metrics}/metrics", timeout=10) as response:
+        return str(response.read().decode())
+
+
 def infer(
     client: Any, module: ModuleType, image: bytes, prompt: str, *, model: str = "segment", **options: Any
 ) -> dict[str, np.ndarray]:

@@ -9,13 +9,13 @@ from typing import Any
 import peft
 import pytest
 from checkpoints import DEMO_MODEL_ID, Reference, Transformers, make_random_checkpoint
-from engines import Pending
+from engines import ask_once
 from hub_server import HubServer, Repository, hub_environment
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import PaliGemmaForConditionalGeneration
 
-from paligemma_engine import Answer, EngineConfig, EngineMetrics, Request
+from paligemma_engine import EngineConfig, EngineMetrics
 from paligemma_engine.adapter import merge
 from paligemma_engine.detokenizer import token_texts
 from paligemma_engine.errors import ModelFailed
@@ -58,13 +58,7 @@ def reference(base: Path, adapter: Path, encoded: bytes) -> tuple[list[str], Ref
 
 def ask(models_dir: Path, model_id: str, encoded: bytes) -> tuple[list[str], list[float]]:
     config = EngineConfig(model_id=model_id, models_dir=models_dir, max_slots=1, max_new_tokens=NEW_TOKENS)
-    engine = start_engine(config, metrics=EngineMetrics(), on_fatal=lambda: None)
-    pending = Pending()
-    engine.submit(Request(image=encoded, prompt=PROMPT), pending)
-    answer = pending.wait()
-    engine.close(drain_timeout_s=5)
-    assert isinstance(answer, Answer)
-    tokens = answer.targets[0].tokens
+    tokens = ask_once(config, encoded, PROMPT).targets[0].tokens
     return [token.text for token in tokens], [token.logprob for token in tokens]
 
 

@@ -7,7 +7,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from engines import demo_checkpoint
+from engines import demo_checkpoint, load_checkpoint
 
 from paligemma_engine import Answer, EngineConfig, EngineMetrics, to_tensors
 from paligemma_engine import errors as engine_errors
@@ -15,7 +15,7 @@ from paligemma_engine import metrics as families
 from paligemma_engine.config import ConfigError
 from paligemma_engine.cpu_threads import CpuThreads
 from paligemma_engine.errors import EngineError, HubFailed, ModelFailed, ModelNotFound
-from paligemma_engine.loading import load_checkpoint, torch_dtype
+from paligemma_engine.loading import torch_dtype
 from paligemma_engine.records import TargetAnswer, Token
 from paligemma_engine.runner import ModelRunner, length_buckets, row_buckets
 from paligemma_engine.vocabulary import TokenClass, Vocabulary

@@ -8,16 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import DEMO_MODEL_ID, Transformers, make_random_checkpoint
-from engines import Pending
+from engines import ask_once, load_checkpoint
 from hub_server import HubServer, Repository, hub_environment
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from paligemma_engine import Answer, EngineConfig, EngineMetrics, Request
+from paligemma_engine import EngineConfig
 from paligemma_engine.detokenizer import token_texts
 from paligemma_engine.errors import HubFailed, ModelFailed
-from paligemma_engine.loading import load_checkpoint
-from paligemma_engine.startup import start_engine
 
 NEW_TOKENS = 12
 PROMPT = "caption en"
@@ -59,13 +57,7 @@ def test_it_answers_as_generate_does(
     image = Image.open(io.BytesIO(sample_image)).convert("RGB")
     expected = reference.generate(image, PROMPT, NEW_TOKENS)
     config = EngineConfig(model_id="org/made", models_dir=tmp_path / "models", max_slots=2, max_new_tokens=NEW_TOKENS)
-    engine = start_engine(config, metrics=EngineMetrics(), on_fatal=lambda: None)
-    pending = Pending()
-    engine.submit(Request(image=sample_image, prompt=PROMPT), pending)
-    answer = pending.wait()
-    engine.close(drain_timeout_s=5)
-    assert isinstance(answer, Answer)
-    (target,) = answer.targets
+    (target,) = ask_once(config, sample_image, PROMPT).targets
     assert [token.text for token in target.tokens] == token_texts(reference.processor.tokenizer, expected.token_ids)
     assert [token.logprob for token in target.tokens] == pytest.approx(expected.logprobs, abs=1e-4)
 

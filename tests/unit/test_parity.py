@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from checkpoints import DEMO_MODEL_ID, Reference, Transformers, make_random_checkpoint
+from engines import load_checkpoint
 from PIL import Image
 
 from paligemma_engine import EngineConfig, EngineMetrics
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.decode_step import DecodeStep
 from paligemma_engine.image_preparation import ImagePreparer
-from paligemma_engine.loading import load_checkpoint
 from paligemma_engine.prepared import PreparedPrompt
 from paligemma_engine.prompt_tokens import tokenize_prompt
 from paligemma_engine.prompts import split_prompt

@@ -12,23 +12,13 @@ from paligemma_engine.adapter import merge
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import ModelFailed
-from paligemma_engine.hub import find_checkpoint
 from paligemma_engine.vocabulary import Vocabulary
-
-
-def load_checkpoint(config: EngineConfig) -> Checkpoint:
-    """Loads `config.model_id` from wherever `hub.find_checkpoint` finds it.
-
-    Only safetensors are read, and no code that a checkpoint may carry is ever run.
-
-    Raises:
-        EngineError: it cannot be found, read or served; the message says what to do.
-    """
-    return load_folder(config, find_checkpoint(config))
 
 
 def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None) -> Checkpoint:
     """Loads a checkpoint's files, and merges a LoRA adapter's where there is one.
+
+    Only safetensors are read, and no code that a checkpoint may carry is ever run.
 
     Raises:
         ModelFailed: they cannot be read or served.

@@ -50,7 +50,7 @@ class ModelPool:
         start: StartEngine,
         release_memory: Callable[[], None],
     ) -> None:
-        """Starts the loader thread.
+        """Starts the threads.
 
         Args:
             config: settings of the default engine; the others differ in their model_id.
@@ -69,12 +69,8 @@ class ModelPool:
         self._extras: OrderedDict[str, Engine] = OrderedDict()  # the least recently used one first
         self._waiting: OrderedDict[str, list[Ticket]] = OrderedDict()
         self._closing = False
-        self._threads = [
-            threading.Thread(target=self._load_waiting, name="loader", daemon=True),
-            threading.Thread(target=self._sweep_waiting, name="waiting", daemon=True),
-        ]
-        for thread in self._threads:
-            thread.start()
+        threading.Thread(target=self._load_waiting, name="loader", daemon=True).start()
+        threading.Thread(target=self._sweep_waiting, name="waiting", daemon=True).start()
 
     def submit(self, request: Request, on_outcome: OnOutcome) -> Ticket:
         """Accepts or refuses a request; either way `on_outcome` is called exactly once, from a sender thread."""
