@@ -81,11 +81,12 @@ def measure_requests(stack: Stack, jobs: list[Job]) -> None:
         grpcclient.InferenceServerClient(f"{HOST}:{stack.triton_ports[1].number}") as triton,
         httpx2.Client(base_url=stack.url, timeout=60, trust_env=False) as client,
     ):
-        for number, job in enumerate([*jobs[:WARM_UP], *jobs]):
+        warm_up = jobs[:WARM_UP]
+        for number, job in enumerate([*warm_up, *jobs]):
             direct = timed(lambda job=job: ask_triton(triton, job))  # type: ignore[misc]
             before_s = cpu_s_of([gateway])
             through = timed(lambda job=job: ask_gateway(client, job))  # type: ignore[misc]
-            if number >= WARM_UP:
+            if number >= len(warm_up):
                 direct_s.append(direct)
                 through_s.append(through)
                 cpu_s.append(cpu_s_of([gateway]) - before_s)
