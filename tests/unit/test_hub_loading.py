@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,16 @@ def test_code_of_a_checkpoint_is_never_run(made: Path, tmp_path: Path) -> None:
     (made / "config.json").write_text(json.dumps(config))
     load_checkpoint(EngineConfig(model_id="made", models_dir=made.parent))
     assert not (tmp_path / "ran").exists()
+
+
+def test_loads_at_once_do_not_disturb_each_other(models_dir: Path) -> None:
+    """transformers switches weight tying off for the whole process while it loads."""
+    config = EngineConfig(model_id=DEMO_MODEL_ID, models_dir=models_dir)
+    with ThreadPoolExecutor(4) as pool:
+        loaded = list(pool.map(load_checkpoint, [config] * 8))
+    for checkpoint in loaded:
+        model = checkpoint.model
+        assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
 def test_a_download_that_failed_is_not_loaded(hub: HubServer, made: Path, tmp_path: Path) -> None:

@@ -246,6 +246,8 @@ def test_closing_answers_those_who_wait_for_a_load(folders: Path, sample_image: 
     pool.pool.close(drain_timeout_s=1)
     assert isinstance(waiting.wait(), Overloaded)
     pool.may_load.set()
+    pool.pool._loader.join(30)
+    assert pool.models == []  # nobody is left to load it for
 
 
 def test_each_engine_beats_and_one_that_goes_takes_its_file_away(

@@ -1,7 +1,8 @@
 """Loads a PaliGemma checkpoint with transformers."""
 
+import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from transformers import AutoProcessor, PaliGemmaForConditionalGeneration
@@ -14,11 +15,15 @@ from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.vocabulary import Vocabulary
 
+# transformers switches weight tying off in its classes, for the whole process, while it loads.
+_one_load_at_a_time: Final = threading.Lock()
+
 
 def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None) -> Checkpoint:
     """Loads a checkpoint's files, and merges a LoRA adapter's where there is one.
 
-    Only safetensors are read, and no code that a checkpoint may carry is ever run.
+    Only safetensors are read, and no code that a checkpoint may carry is ever run. Safe to call from any thread;
+    loads take turns.
 
     Raises:
         ModelFailed: they cannot be read or served.
@@ -27,9 +32,10 @@ def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None)
     attention.register()
     source = {"pretrained_model_name_or_path": folder, "local_files_only": True, "trust_remote_code": False}
     try:
-        model, report = PaliGemmaForConditionalGeneration.from_pretrained(
-            **source, dtype=torch_dtype(config), use_safetensors=True, output_loading_info=True
-        )
+        with _one_load_at_a_time:
+            model, report = PaliGemmaForConditionalGeneration.from_pretrained(
+                **source, dtype=torch_dtype(config), use_safetensors=True, output_loading_info=True
+            )
         processor = AutoProcessor.from_pretrained(**source)
         # transformers fills what a checkpoint lacks with random numbers.
         if missing := sorted(report["missing_keys"]):

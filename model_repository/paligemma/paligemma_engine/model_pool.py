@@ -69,7 +69,8 @@ class ModelPool:
         self._extras: OrderedDict[str, Engine] = OrderedDict()  # the least recently used one first
         self._waiting: OrderedDict[str, list[Ticket]] = OrderedDict()
         self._closing = False
-        threading.Thread(target=self._load_waiting, name="loader", daemon=True).start()
+        self._loader = threading.Thread(target=self._load_waiting, name="loader", daemon=True)
+        self._loader.start()
         threading.Thread(target=self._sweep_waiting, name="waiting", daemon=True).start()
 
     def submit(self, request: Request, on_outcome: OnOutcome) -> Ticket:
@@ -180,9 +181,11 @@ class ModelPool:
             return ModelFailed(f"{config.model_id} cannot be loaded ({type(error).__name__}); the log has the cause")
 
     def _make_room(self) -> None:
-        """Loader thread: evicts until one more fits."""
+        """Loader thread: evicts until one more fits; raises Overloaded where nobody is left to load it for."""
         while True:
             with self._changed:
+                if self._closing:
+                    raise _stopping()
                 if len(self._extras) < self._config.max_extra_models:
                     return
                 model_id, engine = self._extras.popitem(last=False)
