@@ -1,5 +1,6 @@
 """Models by id on a real Triton, from a local hub: what a caller sees, and that the others do not notice."""
 
+import dataclasses
 import re
 import statistics
 import threading
@@ -63,6 +64,7 @@ def served(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with HubServer(tokens={TOKEN}) as hub:
         hub.repositories["org/demo"] = Repository.of(models_dir / DEMO_MODEL_ID)
         hub.repositories["org/slow"] = Repository.of(made, delay_s=SLOW_CHUNK_S)
+        hub.repositories["org/slower"] = Repository.of(made, delay_s=4 * SLOW_CHUNK_S)
         hub.repositories["org/gated"] = Repository.of(made, gated=True)
         hub.repositories["org/damaged"] = Repository.of(made, corrupt=True)
         hub.repositories["org/pickled"] = Repository({"config.json": b'{"model_type": "paligemma"}', "model.bin": b"x"})
@@ -73,6 +75,16 @@ def served(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{ports.grpc}")
             yield Served(hub, server, ports, client)
             client.close()
+
+
+def post(ports: Ports, image: bytes, model_id: str) -> Any:
+    return httpx2.post(
+        f"http://127.0.0.1:{ports.gateway}/segment",
+        data={"prompt": PROMPT, "model_id": model_id},
+        files={"image_file": image},
+        timeout=60,
+        trust_env=False,
+    )
 
 
 def test_a_model_of_the_hub_answers_and_the_gauges_name_it(served: Served, sample_image: bytes) -> None:
@@ -118,13 +130,7 @@ def test_each_failure_has_its_code_and_the_server_lives_on(
 def test_the_codes_reach_callers_of_the_gateway(
     served: Served, sample_image: bytes, model_id: str, status: int, code: str
 ) -> None:
-    response = httpx2.post(
-        f"http://127.0.0.1:{served.ports.gateway}/segment",
-        data={"prompt": PROMPT, "model_id": model_id},
-        files={"image_file": sample_image},
-        timeout=60,
-        trust_env=False,
-    )
+    response = post(served.ports, sample_image, model_id)
     assert (response.status_code, response.json()["code"]) == (status, code)
 
 
@@ -151,3 +157,15 @@ def test_while_a_model_loads_the_others_do_not_wait(served: Served, sample_image
     assert answers
     loaded = served.gauge("paligemma_models_loaded")
     assert (loaded[DEMO_MODEL_ID], loaded["org/slow"], loaded.get("org/demo", "0")) == ("1", "1", "0")
+
+
+def test_whoever_waits_too_long_for_a_load_is_told_when_to_come_back(served: Served, sample_image: bytes) -> None:
+    """Through a gateway of less patience; the load goes on."""
+    ports = dataclasses.replace(served.ports, gateway=Ports.free().gateway)
+    with gateway(ports, REQUEST_TIMEOUT_S="1"):
+        wait_until(lambda: answers_200(f"http://127.0.0.1:{ports.gateway}/readyz"), 20, "gateway ready")
+        response = post(ports, sample_image, "org/slower")
+        assert (response.status_code, response.json()["code"]) == (503, "loading")
+        assert int(response.headers["retry-after"]) > 0
+        models = httpx2.get(f"http://127.0.0.1:{ports.gateway}/models", trust_env=False).json()
+        assert models["loading"] == ["org/slower"]

@@ -68,8 +68,8 @@ class Reference:
 class Transformers:
     """The reference's way: `generate`, one request at a time."""
 
-    def __init__(self, folder: Path, *, dtype: torch.dtype | str = "auto") -> None:
-        self.model: Any = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=dtype).eval()
+    def __init__(self, folder: Path, *, dtype: torch.dtype | str = "auto", **arguments: Any) -> None:
+        self.model: Any = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=dtype, **arguments).eval()
         self.processor: Any = AutoProcessor.from_pretrained(folder)
 
     @torch.inference_mode()

@@ -31,6 +31,7 @@ class TestConfig:
             "MODEL_ID": "a/b",
             "MODELS_DIR": str(tmp_path),
             "DTYPE": "BFloat16",
+            "QUANTIZATION": "4bit",
             "MAX_SLOTS": "auto",
             "MAX_PENDING": "7",
             "GRAMMAR": "off",
@@ -38,12 +39,19 @@ class TestConfig:
         }
         config = EngineConfig.from_env(environ)
         assert (config.model_id, config.models_dir, config.dtype) == ("a/b", tmp_path, "bfloat16")
-        assert (config.max_slots, config.max_pending, config.grammar) == (16, 7, False)
+        assert (config.quantization, config.max_slots, config.max_pending, config.grammar) == ("4bit", 16, 7, False)
         assert config.max_image_pixels == EngineConfig().max_image_pixels
 
     @pytest.mark.parametrize(
         "environ",
-        [{"MAX_SLOTS": "0"}, {"MAX_PENDING": "-1"}, {"MAX_NEW_TOKENS": "many"}, {"DTYPE": "int8"}, {"GRAMMAR": "yes"}],
+        [
+            {"MAX_SLOTS": "0"},
+            {"MAX_PENDING": "-1"},
+            {"MAX_NEW_TOKENS": "many"},
+            {"DTYPE": "int8"},
+            {"QUANTIZATION": "on"},
+            {"GRAMMAR": "yes"},
+        ],
     )
     def test_a_wrong_value_names_its_variable(self, environ: dict[str, str]) -> None:
         with pytest.raises(ConfigError, match=next(iter(environ))):

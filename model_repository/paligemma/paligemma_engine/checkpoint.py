@@ -30,3 +30,8 @@ class Checkpoint:
         """Tokens that an image takes in the prompt."""
         count: int = self.processor.image_seq_length
         return count
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether weights are held in fewer bits than they are computed with."""
+        return bool(getattr(self.model, "is_quantized", False))

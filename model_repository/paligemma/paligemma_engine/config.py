@@ -9,6 +9,7 @@ DEFAULT_MODEL_ID: Final = "google/paligemma2-3b-mix-448"
 HUB_CACHE_FOLDER: Final = "huggingface"
 HF_TOKEN_SECRET: Final = Path("/run/secrets/hf_token")
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
+QUANTIZATIONS: Final = ("off", "8bit", "4bit")
 SLOTS_ON_CPU: Final = 16
 SLOTS_ON_GPU: Final = 32
 
@@ -27,6 +28,7 @@ class EngineConfig:
         hf_token: token for gated checkpoints, None for none; a secret, never logged.
         device: a torch device, such as `cpu` or `cuda:0`.
         dtype: `auto` is bfloat16 on a GPU and float32 on the CPU.
+        quantization: `8bit` or `4bit` weights in the text model, or `off`; dtype is what is computed in.
         max_slots: rows of the decode batch, that is, how many sequences run at once.
         max_pending: requests that may wait beyond those that run.
         max_new_tokens: what a request may ask for, and what it gets when it asks for nothing.
@@ -44,6 +46,7 @@ class EngineConfig:
     hf_token: str | None = field(default=None, repr=False)
     device: str = "cpu"
     dtype: str = "auto"
+    quantization: str = "off"
     max_slots: int = SLOTS_ON_CPU
     max_pending: int = 256
     max_new_tokens: int = 256
@@ -70,6 +73,7 @@ class EngineConfig:
             hf_token=_hf_token(environ),
             device=device,
             dtype=_choice(environ, "DTYPE", DTYPES, default.dtype),
+            quantization=_choice(environ, "QUANTIZATION", QUANTIZATIONS, default.quantization),
             max_slots=_count(environ, "MAX_SLOTS", default.max_slots, auto=True),
             max_pending=_count(environ, "MAX_PENDING", default.max_pending),
             max_new_tokens=_count(environ, "MAX_NEW_TOKENS", default.max_new_tokens),

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoProcessor, PaliGemmaForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
-from paligemma_engine import attention
+from paligemma_engine import attention, quantization
 from paligemma_engine.adapter import merge
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.config import EngineConfig
@@ -30,24 +30,49 @@ def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None)
     """
     transformers_logging.disable_progress_bar()
     attention.register()
-    source = {"pretrained_model_name_or_path": folder, "local_files_only": True, "trust_remote_code": False}
     try:
-        with _one_load_at_a_time:
-            model, report = PaliGemmaForConditionalGeneration.from_pretrained(
-                **source, dtype=torch_dtype(config), use_safetensors=True, output_loading_info=True
-            )
-        processor = AutoProcessor.from_pretrained(**source)
-        # transformers fills what a checkpoint lacks with random numbers.
-        if missing := sorted(report["missing_keys"]):
-            raise ModelFailed(f"{config.model_id} lacks weights ({len(missing)}, such as {missing[0]})")
-        if adapter is not None:
-            merge(model, adapter)
+        model = _load_model(config, folder, adapter)
+        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model.model.language_model.set_attn_implementation(attention.GROUPED_ATTENTION)
-        return _describe(config.model_id, model.to(config.device).eval(), processor)
+        return _describe(config.model_id, model.eval(), processor)
     except ModelFailed:
         raise
     except Exception as error:  # a checkpoint can be wrong in any way
         raise ModelFailed(f"{config.model_id} cannot be loaded ({_first_line(error)})") from error
+
+
+def _load_model(config: EngineConfig, folder: Path, adapter: Path | None) -> Any:
+    """The model on its device, the adapter merged; where it is quantised, their sum is, not the base alone."""
+    quantized = quantization.arguments(config, folder)
+    if adapter is None:
+        model = _from_pretrained(config, folder, **quantized)
+    else:
+        if quantization.is_quantized(folder):
+            raise ModelFailed(f"{config.model_id} cannot be merged into a base that is quantised; name the original")
+        model = _from_pretrained(config, folder)
+        merge(model, adapter)
+        if quantized:
+            generation_config = model.generation_config
+            model = _from_pretrained(config, None, config=model.config, state_dict=model.state_dict(), **quantized)
+            model.generation_config = generation_config
+    return model if quantized else model.to(config.device)
+
+
+def _from_pretrained(config: EngineConfig, folder: Path | None, /, **arguments: Any) -> Any:
+    with _one_load_at_a_time:
+        model, report = PaliGemmaForConditionalGeneration.from_pretrained(
+            folder,
+            dtype=torch_dtype(config),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **arguments,
+        )
+    # transformers fills what a checkpoint lacks with random numbers.
+    if missing := sorted(report["missing_keys"]):
+        raise ModelFailed(f"{config.model_id} lacks weights ({len(missing)}, such as {missing[0]})")
+    return model
 
 
 def torch_dtype(config: EngineConfig) -> torch.dtype:

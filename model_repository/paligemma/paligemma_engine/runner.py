@@ -131,4 +131,6 @@ class ModelRunner:
     def _build_step(self, rows: int, length: int) -> Step:
         model, cache, state = self._checkpoint.model, self._cache, self._state
         step = DecodeStep(model, cache, state, self._picker, rows=rows, length=length).eval()
-        return capture(step) if self._device.type == "cuda" else step
+        # Quantised layers may look at their input on the host, which no graph allows.
+        capturable = self._device.type == "cuda" and not self._checkpoint.is_quantized
+        return capture(step) if capturable else step
