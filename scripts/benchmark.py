@@ -9,6 +9,9 @@
     python scripts/benchmark.py                      the demo checkpoint, and one of 36M random parameters
     python scripts/benchmark.py --json result.json   also as a file
 
+Each checkpoint gets two kinds of work: `equal`, where every prompt asks for one object that is there, so that all
+answers are about as long; and `mixed`: an object that is not there, a box only, an object, two objects, by turns.
+
 Every contender gets a share of the jobs in every round, so that a noisy machine disturbs all alike. The server's
 figures are for the whole job, masks included; a and b only decode the image and generate. CPU seconds are those of
 the serving processes; the clients' are left out. PyTorch's threads spin as briefly in a and b as serve.py has them do:
@@ -17,6 +20,7 @@ with its own choice a machine that is not idle makes a and b many times slower t
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import statistics
@@ -31,15 +35,13 @@ from typing import Any, Final
 from benchmarking.baselines import Baseline
 from benchmarking.costs import Meter, first_token_totals
 from benchmarking.load import load_gateway, load_triton
-from benchmarking.workload import RANDOM_MODEL_ID, Job, make_jobs, make_random_checkpoint
+from benchmarking.workload import MAX_NEW_TOKENS, RANDOM_MODEL_ID, WORKS, Job, make_jobs, make_random_checkpoint
 from supervision.server import SPIN_BRIEFLY
 from supervision.stack import DEMO_MODEL_ID, HOST, REPOSITORY, Stack, running_stack
 
 CLIENTS: Final = (1, 8, 32, 64)
 BATCH_SIZE: Final = 8
 JOBS: Final = 64  # different pictures, used again and again
-RANDOM_NEW_TOKENS: Final = 24  # a box, a mask, a label: random weights would write on and on
-DEMO_NEW_TOKENS: Final = 100
 
 REFERENCE: Final = "a"
 
@@ -82,7 +84,7 @@ Contender = Callable[[Result, list[Job]], None]
 
 
 def main() -> int:
-    """Runs both checkpoints and prints a table for each."""
+    """Runs each checkpoint with each kind of work, and prints a table for each."""
     arguments = parse_arguments()
     os.environ.update({**SPIN_BRIEFLY, **os.environ})
     reports = {}
@@ -93,9 +95,10 @@ def main() -> int:
         (models_dir / "vae-demo.npz").symlink_to(REPOSITORY / "models" / "vae-demo.npz")
         if RANDOM_MODEL_ID in arguments.models:
             make_random_checkpoint(models_dir / RANDOM_MODEL_ID, demo)
-        for model_id in arguments.models:
-            reports[model_id] = benchmark(model_id, models_dir, arguments)
-            print_report(model_id, reports[model_id])
+        for model_id, work in itertools.product(arguments.models, arguments.work):
+            name = f"{model_id}, {work} work"
+            reports[name] = benchmark(model_id, work, models_dir, arguments)
+            print_report(name, reports[name])
     if arguments.json:
         arguments.json.write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
     return 0
@@ -106,13 +109,14 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = [DEMO_MODEL_ID, RANDOM_MODEL_ID]
     parser.add_argument("--models", nargs="+", choices=known, default=known)
+    parser.add_argument("--work", nargs="+", choices=WORKS, default=WORKS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=64, help="for each contender and round; a quarter for a and b")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     return parser.parse_args()
 
 
-def benchmark(model_id: str, models_dir: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def benchmark(model_id: str, work: str, models_dir: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """All contenders on one checkpoint; returns their summaries, the reference's first."""
     is_demo = model_id == DEMO_MODEL_ID
     environ = {
@@ -121,9 +125,9 @@ def benchmark(model_id: str, models_dir: Path, arguments: argparse.Namespace) ->
         "MODELS_DIR": str(models_dir),
         "VAE_CHECKPOINT": "vae-demo.npz",
         "GRAMMAR": "on" if is_demo else "off",
-        "MAX_NEW_TOKENS": str(DEMO_NEW_TOKENS if is_demo else RANDOM_NEW_TOKENS),
+        "MAX_NEW_TOKENS": str(MAX_NEW_TOKENS),
     }
-    jobs = make_jobs(JOBS)
+    jobs = make_jobs(JOBS, work, is_random=not is_demo)
     with contenders(models_dir / model_id, environ) as named:
         results = {key: Result(*key) for key in named}
         for key, contender in named.items():  # what is slow only once is not what is compared
@@ -140,11 +144,10 @@ def benchmark(model_id: str, models_dir: Path, arguments: argparse.Namespace) ->
 @contextlib.contextmanager
 def contenders(checkpoint: Path, environ: dict[str, str]) -> Iterator[dict[tuple[str, int], Contender]]:
     """Everything that is compared, started and ready, by name and number of clients."""
-    max_new_tokens = int(environ["MAX_NEW_TOKENS"])
     with (
         running_stack(environ, lambda *_: None) as stack,
-        Baseline(checkpoint, max_new_tokens=max_new_tokens) as free,
-        Baseline(checkpoint, max_new_tokens=max_new_tokens, threads=1) as single,
+        Baseline(checkpoint) as free,
+        Baseline(checkpoint, threads=1) as single,
     ):
         named: dict[tuple[str, int], Contender] = {
             (REFERENCE, 1): lambda result, jobs: run_baseline(free, result, jobs, 1),

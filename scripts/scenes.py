@@ -47,6 +47,11 @@ class SceneObject:
     mask: NDArray[np.bool_]
 
     @property
+    def name(self) -> str:
+        """What a prompt calls it."""
+        return f"{self.colour} {self.shape}"
+
+    @property
     def box_xyxy(self) -> tuple[int, int, int, int]:
         """x_min, y_min, x_max, y_max in pixels; the maxima are outside."""
         rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))

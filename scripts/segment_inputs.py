@@ -4,10 +4,14 @@ import numpy as np
 from tritonclient.grpc import InferInput
 
 
-def segment_inputs(image: bytes, prompt: str) -> list[InferInput]:
-    """The two inputs that every request has: an encoded image, and a prompt with its task word."""
+def segment_inputs(image: bytes, prompt: str, max_new_tokens: int | None = None) -> list[InferInput]:
+    """The inputs of a request: an encoded image, a prompt with its task word, and maybe a bound on the tokens."""
     values = {"image": image, "prompt": prompt.encode()}
-    return [
+    inputs = [
         InferInput(name, [1], "BYTES").set_data_from_numpy(np.array([value], np.object_))
         for name, value in values.items()
     ]
+    if max_new_tokens is not None:
+        bound = np.array([max_new_tokens], np.int32)
+        inputs.append(InferInput("max_new_tokens", [1], "INT32").set_data_from_numpy(bound))
+    return inputs

@@ -14,9 +14,9 @@ from benchmarking.workload import Job
 class Baseline:
     """A process that keeps a checkpoint loaded and answers jobs with `generate`; a context."""
 
-    def __init__(self, checkpoint: Path, *, max_new_tokens: int, threads: int | None = None) -> None:
+    def __init__(self, checkpoint: Path, *, threads: int | None = None) -> None:
         """`threads` of PyTorch; None for its own choice, as the reference service leaves it."""
-        self._arguments = (str(checkpoint), max_new_tokens, threads)
+        self._arguments = (str(checkpoint), threads)
 
     def __enter__(self) -> Self:
         context = multiprocessing.get_context("spawn")
@@ -43,9 +43,7 @@ class Baseline:
         return first_token_s, total_s
 
 
-def _work(
-    connection: multiprocessing.connection.Connection, checkpoint: str, max_new_tokens: int, threads: int | None
-) -> None:
+def _work(connection: multiprocessing.connection.Connection, checkpoint: str, threads: int | None) -> None:
     import torch  # noqa: PLC0415  # in the child only
     from transformers import AutoProcessor, PaliGemmaForConditionalGeneration  # noqa: PLC0415
     from transformers.utils import logging  # noqa: PLC0415
@@ -58,10 +56,10 @@ def _work(
     processor: Any = AutoProcessor.from_pretrained(checkpoint)
     connection.send("ready")
     while (jobs := connection.recv()) is not None:
-        connection.send(_generate(model, processor, jobs, max_new_tokens))
+        connection.send(_generate(model, processor, jobs))
 
 
-def _generate(model: Any, processor: Any, jobs: Sequence[Job], max_new_tokens: int) -> tuple[float, float]:
+def _generate(model: Any, processor: Any, jobs: Sequence[Job]) -> tuple[float, float]:
     import torch  # noqa: PLC0415
     from PIL import Image  # noqa: PLC0415
 
@@ -78,9 +76,8 @@ def _generate(model: Any, processor: Any, jobs: Sequence[Job], max_new_tokens: i
     texts = [f"<image>{job.prompt}" for job in jobs]
     inputs = processor(images=images, text=texts, return_tensors="pt", padding=True)
     inputs.pop("labels", None)
+    longest = max(job.max_new_tokens_in_all for job in jobs)
     with torch.inference_mode():
-        output = model.generate(
-            **inputs, do_sample=False, max_new_tokens=max_new_tokens, logits_processor=[note_first_token]
-        )
+        output = model.generate(**inputs, do_sample=False, max_new_tokens=longest, logits_processor=[note_first_token])
     processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
     return first_token_at[0] - started, time.perf_counter() - started

@@ -23,7 +23,7 @@ def load_triton(grpc_url: str, jobs: Sequence[Job], *, clients: int) -> list[flo
         async with grpcclient.InferenceServerClient(grpc_url) as client:
 
             async def ask(job: Job) -> None:
-                inputs = segment_inputs(job.image, job.prompt)
+                inputs = segment_inputs(job.image, job.prompt, job.max_new_tokens)
                 await client.infer("segment", inputs, client_timeout=ANSWER_TIMEOUT_S)
 
             return await _closed_loop(ask, jobs, clients)
@@ -40,7 +40,8 @@ def load_gateway(url: str, jobs: Sequence[Job], *, clients: int) -> list[float]:
 
             async def ask(job: Job) -> None:
                 files = {"image_file": ("image.jpg", job.image, "image/jpeg")}
-                response = await client.post(f"{url}/segment", data={"prompt": job.prompt}, files=files)
+                data = {"prompt": job.prompt, "max_new_tokens": str(job.max_new_tokens)}
+                response = await client.post(f"{url}/segment", data=data, files=files)
                 response.raise_for_status()
 
             return await _closed_loop(ask, jobs, clients)

@@ -1,32 +1,69 @@
 """The work that every contender gets: the same pictures and prompts, and the checkpoints to do it with."""
 
+import dataclasses
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from scenes import draw_scene
+from scenes import COLOURS, draw_scene
 
 RANDOM_MODEL_ID: Final = "random-36m"
 IMAGE_SIZE: Final = (640, 480)
+WORKS: Final = ("equal", "mixed")
+MAX_NEW_TOKENS: Final = 100  # more than any answer of the demo model has
+# Random weights would write on and on: they are stopped where the demo model usually ends.
+ABSENT_TOKENS: Final = 1
+DETECT_TOKENS: Final = 7
+SEGMENT_TOKENS: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request: an encoded image and a prompt."""
+    """One request: an encoded image, a prompt, and how many tokens each of its targets may have."""
 
     image: bytes
     prompt: str
+    max_new_tokens: int = MAX_NEW_TOKENS
+
+    @property
+    def max_new_tokens_in_all(self) -> int:
+        """The bound for one answer to all targets."""
+        return self.max_new_tokens * (self.prompt.count(";") + 1)
 
 
-def make_jobs(count: int) -> list[Job]:
-    """JPEG scenes with one prompt each, for an object that is there."""
-    jobs = []
-    for seed in range(count):
-        scene = draw_scene(seed, size=IMAGE_SIZE)
-        named = scene.objects[seed % len(scene.objects)]
-        jobs.append(Job(scene.jpeg(), f"segment {named.colour} {named.shape}"))
-    return jobs
+def make_jobs(count: int, work: str = "equal", *, is_random: bool = False) -> list[Job]:
+    """JPEG scenes with a prompt each.
+
+    Args:
+        count: how many.
+        work: `equal`: each asks for one object that is there, so that all answers are about as long, which is the best
+            that can happen to a static batch. `mixed`: by turns an object that is not there, a box only, an object,
+            and two objects.
+        is_random: whether the checkpoint has random weights.
+    """
+    make = _mixed_job if work == "mixed" else _equal_job
+    jobs = [make(seed) for seed in range(count)]
+    return jobs if is_random else [dataclasses.replace(job, max_new_tokens=MAX_NEW_TOKENS) for job in jobs]
+
+
+def _equal_job(seed: int) -> Job:
+    scene = draw_scene(seed, size=IMAGE_SIZE)
+    named = scene.objects[seed % len(scene.objects)]
+    return Job(scene.jpeg(), f"segment {named.name}", SEGMENT_TOKENS)
+
+
+def _mixed_job(seed: int) -> Job:
+    scene = draw_scene(seed, size=IMAGE_SIZE, object_count=2)
+    first, second = scene.objects
+    absent_colour = next(colour for colour in COLOURS if colour not in (first.colour, second.colour))
+    prompt, max_new_tokens = (
+        (f"segment {absent_colour} {first.shape}", ABSENT_TOKENS),
+        (f"detect {first.name}", DETECT_TOKENS),
+        (f"segment {second.name}", SEGMENT_TOKENS),
+        (f"segment {first.name} ; {second.name}", SEGMENT_TOKENS),
+    )[seed % 4]
+    return Job(scene.jpeg(), prompt, max_new_tokens)
 
 
 def make_random_checkpoint(folder: Path, demo: Path) -> None:
