@@ -50,6 +50,6 @@ class ArithmeticRunner:
 
 def sequence(start: int, stride: int, count: int, *, max_new_tokens: int = 100, **fields: object) -> Sequence:
     """A sequence that asks the runner for `count` numbers."""
-    image = PreparedImage(np.zeros((3, 1, 1), np.float32), np.zeros((1, 1, 3), np.uint8), (1, 1))
+    image = PreparedImage(np.zeros((3, 1, 1), np.float32), np.zeros((1, 1, 3), np.uint8), (1, 1), digest=b"")
     prompt = PreparedPrompt(image, [start, stride, count], TargetPrompt(Task.OTHER, "", ""))
     return Sequence(prompt=prompt, max_new_tokens=max_new_tokens, **fields)  # type: ignore[arg-type]

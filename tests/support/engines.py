@@ -91,14 +91,16 @@ class Bench:
     def __init__(self, models_dir: Path, *, on_fatal: Callable[[], None] | None = None, **settings: Any) -> None:
         self.checkpoint = demo_checkpoint(models_dir)
         self.config = EngineConfig(**{"model_id": DEMO_MODEL_ID, "models_dir": models_dir, "max_slots": 4, **settings})
+        self.metrics = EngineMetrics()
         runner = ModelRunner(
             self.checkpoint,
             slots=self.config.max_slots,
             max_new_tokens=self.config.max_new_tokens,
             grammar=self.config.grammar,
+            feature_cache_bytes=self.config.feature_cache_bytes,
+            metrics=self.metrics,
         )
         self.runner = FaultyRunner(runner)
-        self.metrics = EngineMetrics()
         self._totals: dict[str, float] = {}
         self.fatal = threading.Event()
         self.engine = Engine(

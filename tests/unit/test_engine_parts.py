@@ -34,11 +34,13 @@ class TestConfig:
             "QUANTIZATION": "4bit",
             "MAX_SLOTS": "auto",
             "MAX_PENDING": "7",
+            "FEATURE_CACHE_BYTES": "0",
             "GRAMMAR": "off",
             "MAX_IMAGE_PIXELS": "",
         }
         config = EngineConfig.from_env(environ)
         assert (config.model_id, config.models_dir, config.dtype) == ("a/b", tmp_path, "bfloat16")
+        assert config.feature_cache_bytes == 0
         assert (config.quantization, config.max_slots, config.max_pending, config.grammar) == ("4bit", 16, 7, False)
         assert config.max_image_pixels == EngineConfig().max_image_pixels
 

@@ -12,6 +12,8 @@ DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS: Final = ("off", "8bit", "4bit")
 SLOTS_ON_CPU: Final = 16
 SLOTS_ON_GPU: Final = 32
+FEATURE_CACHE_BYTES_ON_CPU: Final = 64_000_000
+FEATURE_CACHE_BYTES_ON_GPU: Final = 256_000_000  # some 50 pictures of the 3B at 448 px
 
 
 class ConfigError(ValueError):
@@ -32,6 +34,7 @@ class EngineConfig:
         max_slots: rows of the decode batch, that is, how many sequences run at once.
         max_pending: requests that may wait beyond those that run.
         max_new_tokens: what a request may ask for, and what it gets when it asks for nothing.
+        feature_cache_bytes: how much of the vision tower's output is kept for further prompts on the same pictures.
         grammar: whether `segment` and `detect` answers are kept well-formed while they are generated.
         max_image_bytes: size of an encoded image.
         max_image_pixels: width times height, as declared in the image's header.
@@ -50,6 +53,7 @@ class EngineConfig:
     max_slots: int = SLOTS_ON_CPU
     max_pending: int = 256
     max_new_tokens: int = 256
+    feature_cache_bytes: int = FEATURE_CACHE_BYTES_ON_CPU
     grammar: bool = True
     max_image_bytes: int = 20_000_000
     max_image_pixels: int = 40_000_000
@@ -65,7 +69,11 @@ class EngineConfig:
         Raises:
             ConfigError: a value of the wrong kind.
         """
-        default = cls(max_slots=SLOTS_ON_CPU if device == "cpu" else SLOTS_ON_GPU)
+        on_cpu = device == "cpu"
+        default = cls(
+            max_slots=SLOTS_ON_CPU if on_cpu else SLOTS_ON_GPU,
+            feature_cache_bytes=FEATURE_CACHE_BYTES_ON_CPU if on_cpu else FEATURE_CACHE_BYTES_ON_GPU,
+        )
         heartbeat_dir = environ.get("HEARTBEAT_DIR")
         return cls(
             model_id=environ.get("MODEL_ID") or default.model_id,
@@ -77,6 +85,7 @@ class EngineConfig:
             max_slots=_count(environ, "MAX_SLOTS", default.max_slots, auto=True),
             max_pending=_count(environ, "MAX_PENDING", default.max_pending),
             max_new_tokens=_count(environ, "MAX_NEW_TOKENS", default.max_new_tokens),
+            feature_cache_bytes=_count(environ, "FEATURE_CACHE_BYTES", default.feature_cache_bytes, auto=True, least=0),
             grammar=_choice(environ, "GRAMMAR", ("on", "off"), "on") == "on",
             max_image_bytes=_count(environ, "MAX_IMAGE_BYTES", default.max_image_bytes),
             max_image_pixels=_count(environ, "MAX_IMAGE_PIXELS", default.max_image_pixels),

@@ -1,5 +1,6 @@
 """From a decoded image to pixel values: exactly what the checkpoint's own image processor makes of it, sooner."""
 
+import hashlib
 from typing import Any, Final
 
 import numpy as np
@@ -31,7 +32,9 @@ class ImagePreparer:
         """Pixel values float32[3, R, R] and input image uint8[R, R, 3] of an RGB image."""
         resized = np.asarray(image.resize(self._size, self._processor.resample))
         pixel_values = self._look_up(resized) if self._is_exact else self._ask(image)
-        return PreparedImage(pixel_values, resized, (image.height, image.width))
+        content = resized if self._is_exact else np.ascontiguousarray(pixel_values)
+        digest = hashlib.sha256(content.data).digest()
+        return PreparedImage(pixel_values, resized, (image.height, image.width), digest)
 
     def _look_up(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.stack([self._table[channel][pixels[..., channel]] for channel in range(len(self._table))])

@@ -53,6 +53,11 @@ FIRST_TOKEN_SECONDS: Final = Family(
 PREFILL_SECONDS: Final = Family(
     "paligemma_prefill_seconds", MetricKind.HISTOGRAM, "One prefill: image and prompt through the model.", _SECONDS
 )
+IMAGE_FEATURES: Final = Family(
+    "paligemma_image_features_total",
+    MetricKind.COUNTER,
+    "Prefills by where their picture's features came from: computed, or kept from an earlier one.",
+)
 DECODE_STEPS: Final = Family("paligemma_decode_steps_total", MetricKind.COUNTER, "Decode steps, each for all slots.")
 DECODE_SECONDS: Final = Family("paligemma_decode_step_seconds_total", MetricKind.COUNTER, "Time spent in decode steps.")
 DECODE_TOKENS: Final = Family("paligemma_decode_tokens_total", MetricKind.COUNTER, "Tokens from decode steps.")
@@ -71,6 +76,7 @@ FAMILIES: Final = (
     REQUEST_SECONDS,
     FIRST_TOKEN_SECONDS,
     PREFILL_SECONDS,
+    IMAGE_FEATURES,
     DECODE_STEPS,
     DECODE_SECONDS,
     DECODE_TOKENS,

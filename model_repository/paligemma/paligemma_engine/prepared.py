@@ -16,11 +16,13 @@ class PreparedImage:
         pixel_values: float32[3, R, R], normalised as the checkpoint's processor does.
         input_image: uint8[R, R, 3], the same picture before normalisation.
         original_hw: height and width of the user's image, upright.
+        digest: of the pixel values; equal pictures have equal ones.
     """
 
     pixel_values: NDArray[np.float32]
     input_image: NDArray[np.uint8]
     original_hw: tuple[int, int]
+    digest: bytes
 
 
 @dataclass(frozen=True, slots=True)

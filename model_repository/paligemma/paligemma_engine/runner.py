@@ -5,12 +5,15 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.cpu_threads import CpuThreads
 from paligemma_engine.cuda_graph import capture
 from paligemma_engine.decode_step import DecodeStep, Picker, SlotState
 from paligemma_engine.grammar import Grammar
+from paligemma_engine.image_features import ImageFeatures
+from paligemma_engine.metrics import IMAGE_FEATURES, EngineMetrics
 from paligemma_engine.prepared import PreparedImage, PreparedPrompt
 from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS, tokenize_prompt
 from paligemma_engine.prompts import split_prompt
@@ -41,8 +44,19 @@ def length_buckets(max_length: int, *, on_gpu: bool) -> list[int]:
 class ModelRunner:
     """A checkpoint with its slots. Not thread-safe: the engine thread owns it."""
 
-    def __init__(self, checkpoint: Checkpoint, *, slots: int, max_new_tokens: int, grammar: bool) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        slots: int,
+        max_new_tokens: int,
+        grammar: bool,
+        feature_cache_bytes: int = 0,
+        metrics: EngineMetrics | None = None,
+    ) -> None:
         self._checkpoint = checkpoint
+        self._features = ImageFeatures(checkpoint.model, max_bytes=feature_cache_bytes)
+        self._metrics = metrics or EngineMetrics()
         self._device: torch.device = checkpoint.model.device
         self._dtype: torch.dtype = checkpoint.model.lm_head.weight.dtype
         self._grammar = Grammar.build(checkpoint.vocabulary, enabled=grammar)
@@ -77,16 +91,20 @@ class ModelRunner:
         """The tokens that end a sequence."""
         return self._checkpoint.vocabulary.eos_ids
 
-    @torch.inference_mode()
     def prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
         """Puts a prompt into a slot, at its own length, and returns its first token."""
+        self._metrics.count(IMAGE_FEATURES, source="kept" if prompt.image in self._features else "computed")
+        return self._prefill(slot, prompt)
+
+    @torch.inference_mode()
+    def _prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
         if self._cpu_threads is not None:
             self._cpu_threads.use_for(self._running + 1)
         input_ids = torch.tensor([prompt.input_ids], device=self._device)
-        pixel_values = torch.from_numpy(prompt.image.pixel_values)[None]
+        features = BaseModelOutputWithPooling(pooler_output=self._features.of(prompt.image))
         logits = self._checkpoint.model(
             input_ids=input_ids,
-            pixel_values=pixel_values.to(self._device, self._dtype),
+            mm_encoder_outputs={"image": features},
             attention_mask=torch.ones_like(input_ids),
             token_type_ids=torch.zeros_like(input_ids),  # all prefix: without it the prefix would be causal
             past_key_values=self._prefill_view.into(slot),
@@ -118,9 +136,10 @@ class ModelRunner:
         size: Any = self._checkpoint.processor.image_processor.size
         height, width = size["height"], size["width"]
         no_pixels = np.zeros((3, height, width), np.float32)
-        blank = PreparedImage(no_pixels, np.zeros((height, width, 3), np.uint8), (height, width))
+        blank = PreparedImage(no_pixels, np.zeros((height, width, 3), np.uint8), (height, width), digest=b"")
         asked = split_prompt("segment cat")[0]
-        self.prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))
+        self._prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))
+        self._features.clear()
         with torch.inference_mode():
             for step in self._steps.values():
                 step()

@@ -70,7 +70,12 @@ def start_engine(
         started = time.monotonic()
         checkpoint = load_folder(config, folder, adapter)
         runner = ModelRunner(
-            checkpoint, slots=config.max_slots, max_new_tokens=config.max_new_tokens, grammar=config.grammar
+            checkpoint,
+            slots=config.max_slots,
+            max_new_tokens=config.max_new_tokens,
+            grammar=config.grammar,
+            feature_cache_bytes=config.feature_cache_bytes,
+            metrics=metrics,
         )
         with ThreadPoolExecutor(1) as pool:  # a thread that ends, and its OpenMP team with it
             pool.submit(runner.warm_up).result()

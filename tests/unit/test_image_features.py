@@ -1,0 +1,87 @@
+"""Features of a picture are computed once for several prompts; answers stay what they are without."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engines import Bench, demo_checkpoint
+from PIL import Image
+
+from paligemma_engine.image_features import ImageFeatures
+from paligemma_engine.image_preparation import ImagePreparer
+from paligemma_engine.prepared import PreparedImage
+from scenes import draw_scene
+
+FEATURE_BYTES = 64 * 192 * 4  # of the demo model: image tokens, hidden size, float32
+
+
+@pytest.fixture(scope="module")
+def bench(models_dir: Path) -> Iterator[Bench]:
+    bench = Bench(models_dir)
+    yield bench
+    bench.engine.close(drain_timeout_s=5)
+
+
+def sources(bench: Bench) -> dict[str, float]:
+    family = "paligemma_image_features_total:"
+    return {name.removeprefix(family): count for name, count in bench.totals_so_far().items() if family in name}
+
+
+def tokens(bench: Bench, image: bytes, prompt: str) -> tuple[list[str], list[float]]:
+    found = [token for target in bench.ask(image, prompt).targets for token in target.tokens]
+    return [token.text for token in found], [token.logprob for token in found]
+
+
+def test_the_answer_is_the_same_and_the_tower_runs_once(bench: Bench, models_dir: Path) -> None:
+    scene = draw_scene(12, object_count=2)
+    first, second = (f"segment {found.name}" for found in scene.objects)
+    together = f"{first} ; {scene.objects[1].name}"
+    fresh = Bench(models_dir, feature_cache_bytes=0)
+    for prompt in (first, second, together):
+        texts, logprobs = tokens(fresh, scene.jpeg(), prompt)
+        assert tokens(bench, scene.jpeg(), prompt) == (texts, pytest.approx(logprobs, abs=1e-4))
+    fresh.engine.close(drain_timeout_s=5)
+    assert sources(fresh) == {"computed": 4}
+    assert sources(bench) == {"computed": 1, "kept": 3}
+
+
+def test_pixels_count_not_files(bench: Bench) -> None:
+    before = sources(bench).get("computed", 0)
+    for compress_level in (1, 9):
+        file = io.BytesIO()
+        draw_scene(13).image.save(file, "PNG", compress_level=compress_level)
+        bench.ask(file.getvalue(), "segment red star")
+    assert sources(bench)["computed"] == before + 1
+
+
+def prepared(models_dir: Path, seed: int) -> PreparedImage:
+    return ImagePreparer(demo_checkpoint(models_dir).processor.image_processor)(draw_scene(seed).image)
+
+
+def test_the_least_recently_used_one_goes(models_dir: Path) -> None:
+    one, two, three = (prepared(models_dir, seed) for seed in (1, 2, 3))
+    features = ImageFeatures(demo_checkpoint(models_dir).model, max_bytes=2 * FEATURE_BYTES)
+    kept = features.of(one)
+    features.of(two)
+    assert features.of(one) is kept
+    features.of(three)
+    assert [image in features for image in (one, two, three)] == [True, False, True]
+    features.clear()
+    assert one not in features
+    assert features.of(one).equal(kept)
+
+
+def test_what_is_larger_than_the_bound_is_not_kept(models_dir: Path) -> None:
+    image = prepared(models_dir, 1)
+    features = ImageFeatures(demo_checkpoint(models_dir).model, max_bytes=FEATURE_BYTES - 1)
+    assert features.of(image).nbytes == FEATURE_BYTES
+    assert image not in features
+
+
+def test_pictures_that_differ_in_one_pixel_are_two(models_dir: Path) -> None:
+    prepare = ImagePreparer(demo_checkpoint(models_dir).processor.image_processor)
+    picture = Image.new("RGB", (224, 224), "grey")
+    before = prepare(picture)
+    picture.putpixel((5, 7), (255, 0, 0))
+    assert prepare(picture).digest != before.digest
