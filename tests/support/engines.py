@@ -12,6 +12,7 @@ from paligemma_engine import Answer, Engine, EngineConfig, EngineMetrics, Outcom
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.hub import find_checkpoint
 from paligemma_engine.loading import load_folder
+from paligemma_engine.memory_plan import plan_slots
 from paligemma_engine.metrics import MetricKind
 from paligemma_engine.prepared import PreparedPrompt
 from paligemma_engine.runner import ModelRunner
@@ -94,7 +95,7 @@ class Bench:
         self.metrics = EngineMetrics()
         runner = ModelRunner(
             self.checkpoint,
-            slots=self.config.max_slots,
+            slots=plan_slots(self.config, self.checkpoint),
             max_new_tokens=self.config.max_new_tokens,
             grammar=self.config.grammar,
             feature_cache_bytes=self.config.feature_cache_bytes,

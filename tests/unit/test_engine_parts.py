@@ -24,7 +24,8 @@ from paligemma_engine.vocabulary import TokenClass, Vocabulary
 class TestConfig:
     def test_defaults(self) -> None:
         assert EngineConfig.from_env({}) == EngineConfig()
-        assert EngineConfig.from_env({}, device="cuda:0").max_slots == 32
+        on_gpu = EngineConfig.from_env({}, device="cuda:0")
+        assert (on_gpu.max_slots, on_gpu.feature_cache_bytes) == (None, 256_000_000)
 
     def test_values(self, tmp_path: Path) -> None:
         environ = {
@@ -41,7 +42,7 @@ class TestConfig:
         config = EngineConfig.from_env(environ)
         assert (config.model_id, config.models_dir, config.dtype) == ("a/b", tmp_path, "bfloat16")
         assert config.feature_cache_bytes == 0
-        assert (config.quantization, config.max_slots, config.max_pending, config.grammar) == ("4bit", 16, 7, False)
+        assert (config.quantization, config.max_slots, config.max_pending, config.grammar) == ("4bit", None, 7, False)
         assert config.max_image_pixels == EngineConfig().max_image_pixels
 
     @pytest.mark.parametrize(

@@ -10,8 +10,6 @@ HUB_CACHE_FOLDER: Final = "huggingface"
 HF_TOKEN_SECRET: Final = Path("/run/secrets/hf_token")
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS: Final = ("off", "8bit", "4bit")
-SLOTS_ON_CPU: Final = 16
-SLOTS_ON_GPU: Final = 32
 FEATURE_CACHE_BYTES_ON_CPU: Final = 64_000_000
 FEATURE_CACHE_BYTES_ON_GPU: Final = 256_000_000  # some 50 pictures of the 3B at 448 px
 
@@ -31,7 +29,7 @@ class EngineConfig:
         device: a torch device, such as `cpu` or `cuda:0`.
         dtype: `auto` is bfloat16 on a GPU and float32 on the CPU.
         quantization: `8bit` or `4bit` weights in the text model, or `off`; dtype is what is computed in.
-        max_slots: rows of the decode batch, that is, how many sequences run at once.
+        max_slots: rows of the decode batch, that is, how many sequences run at once; None: as memory_plan.py decides.
         max_pending: requests that may wait beyond those that run.
         max_new_tokens: what a request may ask for, and what it gets when it asks for nothing.
         feature_cache_bytes: how much of the vision tower's output is kept for further prompts on the same pictures.
@@ -50,7 +48,7 @@ class EngineConfig:
     device: str = "cpu"
     dtype: str = "auto"
     quantization: str = "off"
-    max_slots: int = SLOTS_ON_CPU
+    max_slots: int | None = None
     max_pending: int = 256
     max_new_tokens: int = 256
     feature_cache_bytes: int = FEATURE_CACHE_BYTES_ON_CPU
@@ -69,11 +67,7 @@ class EngineConfig:
         Raises:
             ConfigError: a value of the wrong kind.
         """
-        on_cpu = device == "cpu"
-        default = cls(
-            max_slots=SLOTS_ON_CPU if on_cpu else SLOTS_ON_GPU,
-            feature_cache_bytes=FEATURE_CACHE_BYTES_ON_CPU if on_cpu else FEATURE_CACHE_BYTES_ON_GPU,
-        )
+        default = cls(feature_cache_bytes=FEATURE_CACHE_BYTES_ON_CPU if device == "cpu" else FEATURE_CACHE_BYTES_ON_GPU)
         heartbeat_dir = environ.get("HEARTBEAT_DIR")
         return cls(
             model_id=environ.get("MODEL_ID") or default.model_id,
@@ -82,7 +76,7 @@ class EngineConfig:
             device=device,
             dtype=_choice(environ, "DTYPE", DTYPES, default.dtype),
             quantization=_choice(environ, "QUANTIZATION", QUANTIZATIONS, default.quantization),
-            max_slots=_count(environ, "MAX_SLOTS", default.max_slots, auto=True),
+            max_slots=_count(environ, "MAX_SLOTS", 0, auto=True) or None,
             max_pending=_count(environ, "MAX_PENDING", default.max_pending),
             max_new_tokens=_count(environ, "MAX_NEW_TOKENS", default.max_new_tokens),
             feature_cache_bytes=_count(environ, "FEATURE_CACHE_BYTES", default.feature_cache_bytes, auto=True, least=0),

@@ -27,6 +27,7 @@ def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None)
 
     Raises:
         ModelFailed: they cannot be read or served.
+        torch.OutOfMemoryError: they do not fit the GPU.
     """
     transformers_logging.disable_progress_bar()
     attention.register()
@@ -35,7 +36,7 @@ def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None)
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         model.model.language_model.set_attn_implementation(attention.GROUPED_ATTENTION)
         return _describe(config.model_id, model.eval(), processor)
-    except ModelFailed:
+    except (ModelFailed, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a checkpoint can be wrong in any way
         raise ModelFailed(f"{config.model_id} cannot be loaded ({_first_line(error)})") from error

@@ -9,6 +9,11 @@ from paligemma_engine.prompts import TargetPrompt
 MAX_PROMPT_TOKENS: Final = 128  # of the user's words; the image's tokens come on top
 
 
+def slot_length(checkpoint: Checkpoint, max_new_tokens: int) -> int:
+    """How many positions a sequence may take: the image, the longest prompt, the answer."""
+    return checkpoint.image_token_count + MAX_PROMPT_TOKENS + max_new_tokens
+
+
 def tokenize_prompt(checkpoint: Checkpoint, asked: TargetPrompt) -> list[int]:
     """The ids that PaliGemmaProcessor makes of `<image>` and a prompt.
 

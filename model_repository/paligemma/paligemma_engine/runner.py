@@ -15,7 +15,7 @@ from paligemma_engine.grammar import Grammar
 from paligemma_engine.image_features import ImageFeatures
 from paligemma_engine.metrics import IMAGE_FEATURES, EngineMetrics
 from paligemma_engine.prepared import PreparedImage, PreparedPrompt
-from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS, tokenize_prompt
+from paligemma_engine.prompt_tokens import slot_length, tokenize_prompt
 from paligemma_engine.prompts import split_prompt
 from paligemma_engine.scheduler import PickedToken
 from paligemma_engine.slot_cache import PrefillView, SlotCache
@@ -64,7 +64,7 @@ class ModelRunner:
         self._cache = SlotCache.allocate(
             checkpoint.model.config.get_text_config(),
             slots=slots,
-            max_length=checkpoint.image_token_count + MAX_PROMPT_TOKENS + max_new_tokens,
+            max_length=slot_length(checkpoint, max_new_tokens),
             dtype=self._dtype,
             device=self._device,
         )

@@ -12,9 +12,11 @@ from paligemma_engine import metrics as families
 from paligemma_engine.checkpoint_files import base_of
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.engine import Engine
+from paligemma_engine.errors import ModelFailed
 from paligemma_engine.hub import find_checkpoint
 from paligemma_engine.loading import load_folder
 from paligemma_engine.memory import release_memory
+from paligemma_engine.memory_plan import plan_slots, too_large
 from paligemma_engine.metrics import EngineMetrics
 from paligemma_engine.model_pool import ModelPool
 from paligemma_engine.runner import ModelRunner
@@ -71,7 +73,7 @@ def start_engine(
         checkpoint = load_folder(config, folder, adapter)
         runner = ModelRunner(
             checkpoint,
-            slots=config.max_slots,
+            slots=plan_slots(config, checkpoint),
             max_new_tokens=config.max_new_tokens,
             grammar=config.grammar,
             feature_cache_bytes=config.feature_cache_bytes,
@@ -79,6 +81,8 @@ def start_engine(
         )
         with ThreadPoolExecutor(1) as pool:  # a thread that ends, and its OpenMP team with it
             pool.submit(runner.warm_up).result()
+    except torch.OutOfMemoryError as error:
+        raise ModelFailed(f"{config.model_id} does not fit the GPU; {too_large()}") from error
     finally:
         metrics.remove(families.MODELS_LOADING, model_id=config.model_id)
     metrics.set(families.LOAD_SECONDS, time.monotonic() - started)
