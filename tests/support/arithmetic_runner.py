@@ -1,11 +1,12 @@
 """A runner whose tokens can be computed on paper: the strict stand-in for a model in the scheduler's tests.
 
 A prompt `[start, stride, count]` is answered with `start, start + stride, start + 2 * stride, ...`, and the end token
-after `count` of them. Each slot keeps its own sum, so a mixed-up row gives a wrong number, and a prefill into an
-occupied slot, or a decode of an empty one, is an error.
+after `count` of them. Each slot keeps its own sum, so a mixed-up row gives a wrong number, and a decode of an empty
+slot is an error. So is a step that is read sooner or later than it says.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,9 +19,23 @@ EOS_ID = 0
 POISON = -1  # as a start: the prefill raises; as a stride: the decode step does
 
 
+@dataclass(eq=False)
+class ArithmeticStep:
+    runner: "ArithmeticRunner"
+    number: int
+    picked: dict[int, PickedToken]
+
+    def read(self) -> dict[int, PickedToken]:
+        assert self.runner.last_read < self.number == len(self.runner.decoded) - self.runner.steps_ahead
+        self.runner.last_read = self.number
+        return self.picked
+
+
 class ArithmeticRunner:
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, steps_ahead: int = 0) -> None:
         self.slots = slots
+        self.steps_ahead = steps_ahead
+        self.last_read = 0
         self.eos_ids = frozenset({EOS_ID})
         self.rows: dict[int, tuple[int, int, int]] = {}
         self.decoded: list[frozenset[int]] = []
@@ -33,7 +48,7 @@ class ArithmeticRunner:
         self.rows[slot] = (start, stride, count - 1)
         return self._picked(start if count else EOS_ID)
 
-    def decode(self, slots: Collection[int]) -> dict[int, PickedToken]:
+    def decode(self, slots: Collection[int]) -> ArithmeticStep:
         self.decoded.append(frozenset(slots))
         picked = {}
         for slot in slots:
@@ -42,7 +57,7 @@ class ArithmeticRunner:
                 raise RuntimeError("the device is lost")
             self.rows[slot] = (number + stride, stride, left - 1)
             picked[slot] = self._picked(number + stride if left > 0 else EOS_ID)
-        return picked
+        return ArithmeticStep(self, len(self.decoded), picked)
 
     def _picked(self, token_id: int) -> PickedToken:
         return PickedToken(token_id, -token_id / 1000)

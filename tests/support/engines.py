@@ -15,6 +15,7 @@ from paligemma_engine.loading import load_folder
 from paligemma_engine.memory_plan import plan_slots
 from paligemma_engine.metrics import MetricKind
 from paligemma_engine.prepared import PreparedPrompt
+from paligemma_engine.read_back import DecodedStep
 from paligemma_engine.runner import ModelRunner
 from paligemma_engine.scheduler import PickedToken
 from paligemma_engine.startup import start_engine
@@ -37,7 +38,7 @@ class FaultyRunner:
 
     def __init__(self, runner: ModelRunner) -> None:
         self._runner = runner
-        self.slots, self.eos_ids = runner.slots, runner.eos_ids
+        self.slots, self.eos_ids, self.steps_ahead = runner.slots, runner.eos_ids, runner.steps_ahead
         self.fail_prefill_of: str | None = None
         self.fail_decode = False
         self.may_run = threading.Event()
@@ -50,7 +51,7 @@ class FaultyRunner:
             raise RuntimeError("poisoned")
         return self._runner.prefill(slot, prompt)
 
-    def decode(self, slots: Collection[int]) -> dict[int, PickedToken]:
+    def decode(self, slots: Collection[int]) -> DecodedStep:
         self.may_run.wait(ANSWER_TIMEOUT_S)
         if self.fail_decode:
             raise RuntimeError("the device is lost")

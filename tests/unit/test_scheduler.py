@@ -20,8 +20,8 @@ class Clock:
         return self.now
 
 
-def scheduler_with(slots: int) -> tuple[Scheduler, ArithmeticRunner, Clock]:
-    runner, clock = ArithmeticRunner(slots), Clock()
+def scheduler_with(slots: int, steps_ahead: int = 0) -> tuple[Scheduler, ArithmeticRunner, Clock]:
+    runner, clock = ArithmeticRunner(slots, steps_ahead), Clock()
     return Scheduler(runner, EngineMetrics(), clock=clock), runner, clock
 
 
@@ -42,10 +42,11 @@ def test_one_sequence() -> None:
     assert (only.finish_reason, only.status, only.slot) == (FinishReason.EOS, Status.FINISHED, None)
 
 
+@pytest.mark.parametrize("steps_ahead", [0, 1])
 @pytest.mark.parametrize("slots", [1, 2, 3])
-def test_more_sequences_than_slots(slots: int) -> None:
+def test_more_sequences_than_slots(slots: int, steps_ahead: int) -> None:
     """Whatever shares the steps, each sequence gets its own numbers."""
-    scheduler, runner, _ = scheduler_with(slots)
+    scheduler, runner, _ = scheduler_with(slots, steps_ahead)
     sequences = [sequence(10 * number, number, 1 + number % 5) for number in range(1, 30)]
     for each in sequences:  # arriving while others run
         scheduler.add([each])
@@ -95,8 +96,9 @@ def test_low_slots_are_used_first_so_that_steps_stay_small() -> None:
     assert max(max(slots) for slots in runner.decoded) == 1
 
 
-def test_length_limit() -> None:
-    scheduler, _, _ = scheduler_with(slots=1)
+@pytest.mark.parametrize("steps_ahead", [0, 1])
+def test_length_limit(steps_ahead: int) -> None:
+    scheduler, _, _ = scheduler_with(1, steps_ahead)
     limited, exact = sequence(1, 1, 50, max_new_tokens=3), sequence(1, 1, 3, max_new_tokens=3)
     scheduler.add([limited, exact])
     run_to_the_end(scheduler)
@@ -132,11 +134,33 @@ def test_slots_are_free_after_failed_prefills() -> None:
     assert last.token_ids == [1, 2]
 
 
-def test_a_failed_step_is_raised() -> None:
-    scheduler, _, _ = scheduler_with(slots=1)
+@pytest.mark.parametrize("steps_ahead", [0, 1])
+def test_a_failed_step_is_raised(steps_ahead: int) -> None:
+    scheduler, _, _ = scheduler_with(1, steps_ahead)
     scheduler.add([sequence(1, POISON, 5)])
     with pytest.raises(RuntimeError, match="the device is lost"):
         run_to_the_end(scheduler)
+
+
+def test_read_one_step_late_costs_one_step_and_the_slot_is_clean() -> None:
+    """The step that was started before an end was seen gives nobody a token, neither the old nor the new."""
+    scheduler, runner, _ = scheduler_with(slots=1, steps_ahead=1)
+    first, second = sequence(1, 1, 3), sequence(100, 1, 3)
+    scheduler.add([first, second])
+    run_to_the_end(scheduler)
+    assert (first.token_ids, second.token_ids) == ([1, 2, 3], [100, 101, 102])
+    assert len(runner.decoded) == 2 * (3 + 1)
+
+
+def test_cancelled_while_a_step_is_unread() -> None:
+    scheduler, _, _ = scheduler_with(slots=1, steps_ahead=1)
+    cancelled, wanted = sequence(1, 1, 50), sequence(5, 1, 3)
+    scheduler.add([cancelled])
+    scheduler.run_once()
+    cancelled.cancelled = True
+    scheduler.add([wanted])
+    assert run_to_the_end(scheduler) == [cancelled, wanted]
+    assert (cancelled.token_ids, wanted.token_ids) == ([1], [5, 6, 7])
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "deadline"])

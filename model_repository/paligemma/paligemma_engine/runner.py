@@ -17,6 +17,7 @@ from paligemma_engine.metrics import IMAGE_FEATURES, EngineMetrics
 from paligemma_engine.prepared import PreparedImage, PreparedPrompt
 from paligemma_engine.prompt_tokens import slot_length, tokenize_prompt
 from paligemma_engine.prompts import split_prompt
+from paligemma_engine.read_back import DecodedStep, ReadBack
 from paligemma_engine.scheduler import PickedToken
 from paligemma_engine.slot_cache import PrefillView, SlotCache
 
@@ -53,7 +54,20 @@ class ModelRunner:
         grammar: bool,
         feature_cache_bytes: int = 0,
         metrics: EngineMetrics | None = None,
+        steps_ahead: int | None = None,
     ) -> None:
+        """Allocates the slots, and builds the decode steps; on a GPU that runs them.
+
+        Args:
+            checkpoint: what to run.
+            slots: how many sequences can run at once.
+            max_new_tokens: the longest answer.
+            grammar: whether answers are kept well-formed.
+            feature_cache_bytes: how much of the vision tower's output is kept.
+            metrics: counts where features came from.
+            steps_ahead: how many steps may be unread when the next is started; None: 1 on a GPU, 0 on the CPU, where
+                nothing runs beside the caller.
+        """
         self._checkpoint = checkpoint
         self._features = ImageFeatures(checkpoint.model, max_bytes=feature_cache_bytes)
         self._metrics = metrics or EngineMetrics()
@@ -69,6 +83,10 @@ class ModelRunner:
             device=self._device,
         )
         self._state = SlotState.allocate(slots, self._device)
+        if steps_ahead is None:
+            steps_ahead = 1 if self._device.type == "cuda" else 0
+        self._steps_ahead = steps_ahead
+        self._read_back = ReadBack(slots=slots, steps_ahead=steps_ahead, device=self._device)
         self._cpu_threads = CpuThreads() if self._device.type == "cpu" else None
         self._running = 0  # in the newest step
         self._prefill_view = PrefillView(self._cache)
@@ -117,19 +135,25 @@ class ModelRunner:
         self._positions[slot] = len(prompt.input_ids)
         return PickedToken(int(token_ids[0]), float(logprobs[0]))
 
+    @property
+    def steps_ahead(self) -> int:
+        """How many steps may be unread when the next one is started."""
+        return self._steps_ahead
+
     @torch.inference_mode()
-    def decode(self, slots: Collection[int]) -> dict[int, PickedToken]:
-        """The next token of each of these occupied slots."""
+    def decode(self, slots: Collection[int]) -> DecodedStep:
+        """Starts a step for these occupied slots."""
         self._running = len(slots)
         if self._cpu_threads is not None:
             self._cpu_threads.use_for(self._running)
         rows = next(rows for rows in self._row_buckets if rows > max(slots))
-        longest = max(self._positions[slot] for slot in slots) + 1
+        # A sequence whose last token is still unread may stand at the end of its row.
+        longest = min(max(self._positions[slot] for slot in slots) + 1, self._cache.max_length)
         length = next(length for length in self._length_buckets if length >= longest)
-        token_ids, logprobs = (outputs.tolist() for outputs in self._steps[rows, length]())
+        step = self._read_back.start(slots, *self._steps[rows, length]())
         for slot in slots:
             self._positions[slot] += 1
-        return {slot: PickedToken(token_ids[slot], logprobs[slot]) for slot in slots}
+        return step
 
     def warm_up(self) -> None:
         """Runs everything once, so that no request pays for a first time."""

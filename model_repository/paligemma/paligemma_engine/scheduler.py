@@ -3,6 +3,10 @@
 Pure Python: the model is behind the `Runner` protocol, so that slots, admission and endings can be tested by hand.
 
     run_once:  end the cancelled and overdue  ->  prefill waiting sequences into free slots  ->  one decode step for all
+
+On a GPU a step is read only after the next one was started, so that the device never waits for the host:
+
+    start 1    start 2, read 1    start 3, read 2    ...      what a step chose for a sequence that had ended is dropped
 """
 
 import heapq
@@ -29,6 +33,13 @@ class PickedToken:
     logprob: float
 
 
+class StartedStep(Protocol):
+    """A decode step that is running or has run."""
+
+    def read(self) -> dict[int, PickedToken]:
+        """The next token of each slot that the step was for. An error is fatal to all."""
+
+
 class Runner(Protocol):
     """The model, as the scheduler sees it."""
 
@@ -40,11 +51,15 @@ class Runner(Protocol):
     def eos_ids(self) -> frozenset[int]:
         """The tokens that end a sequence."""
 
+    @property
+    def steps_ahead(self) -> int:
+        """How many steps may be unread when the next one is started."""
+
     def prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
         """Puts a prompt into a free slot and returns its first token. An error leaves the slot free."""
 
-    def decode(self, slots: Collection[int]) -> dict[int, PickedToken]:
-        """The next token of each of these occupied slots. An error is fatal to all."""
+    def decode(self, slots: Collection[int]) -> StartedStep:
+        """Starts a step for these occupied slots. An error is fatal to all."""
 
 
 class Scheduler:
@@ -56,6 +71,7 @@ class Scheduler:
         self._clock = clock
         self._waiting: deque[Sequence] = deque()
         self._running: dict[int, Sequence] = {}
+        self._unread: deque[tuple[StartedStep, dict[int, Sequence]]] = deque()
         self._free = list(range(runner.slots))  # a heap: low slots first keep the rows of a step few
         self._finished: list[Sequence] = []
 
@@ -118,11 +134,19 @@ class Scheduler:
 
     def _step(self) -> None:
         started = self._clock()
-        picked = self._runner.decode(self._running.keys())
+        self._unread.append((self._runner.decode(self._running.keys()), dict(self._running)))
+        if len(self._unread) > self._runner.steps_ahead:
+            self._read(*self._unread.popleft())
         self._metrics.count(DECODE_STEPS)
         self._metrics.count(DECODE_SECONDS, self._clock() - started)
-        self._metrics.count(DECODE_TOKENS, len(self._running))
-        for slot, sequence in list(self._running.items()):
+        if not self._running:
+            self._unread.clear()  # all that they were for has ended
+
+    def _read(self, step: StartedStep, sequences: dict[int, Sequence]) -> None:
+        picked = step.read()
+        running = {slot: sequence for slot, sequence in sequences.items() if sequence.status is Status.RUNNING}
+        self._metrics.count(DECODE_TOKENS, len(running))
+        for slot, sequence in running.items():
             self._append(sequence, picked[slot])
 
     def _append(self, sequence: Sequence, picked: PickedToken) -> None:
