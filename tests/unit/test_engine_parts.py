@@ -15,9 +15,10 @@ from paligemma_engine import metrics as families
 from paligemma_engine.config import ConfigError
 from paligemma_engine.cpu_threads import CpuThreads
 from paligemma_engine.errors import EngineError, HubFailed, ModelFailed, ModelNotFound
+from paligemma_engine.execution import Execution, row_buckets
 from paligemma_engine.loading import torch_dtype
 from paligemma_engine.records import TargetAnswer, Token
-from paligemma_engine.runner import ModelRunner, length_buckets, row_buckets
+from paligemma_engine.runner import ModelRunner
 from paligemma_engine.vocabulary import TokenClass, Vocabulary
 
 
@@ -180,16 +181,22 @@ def test_row_buckets(slots: int, buckets: list[int]) -> None:
 
 
 def test_length_buckets() -> None:
-    assert length_buckets(200, on_gpu=False) == [64, 128, 192, 200]
-    assert length_buckets(192, on_gpu=False) == [64, 128, 192]
-    assert length_buckets(200, on_gpu=True) == [200]
+    assert Execution().length_buckets(200) == [64, 128, 192, 200]
+    assert Execution().length_buckets(192) == [64, 128, 192]
+    assert Execution.on_gpu().length_buckets(200) == [200]
 
 
-def test_a_decode_step_is_one_graph(models_dir: Path) -> None:
+def test_padding_of_prompts() -> None:
+    assert [Execution().padded(count) for count in (3, 128)] == [3, 128]
+    assert [Execution.on_gpu().padded(count) for count in (3, 32, 33, 128)] == [32, 32, 128, 128]
+
+
+@pytest.mark.parametrize("kind", ["prefill", "decode"])
+def test_a_step_is_one_graph(models_dir: Path, kind: str) -> None:
     """No Python branch on data and no host sync: else no CUDA graph could hold it."""
     runner = ModelRunner(demo_checkpoint(models_dir), slots=2, max_new_tokens=16, grammar=True)
     runner.warm_up()
-    step = next(iter(runner._steps.values()))
+    step = next(iter((runner._prefill_steps if kind == "prefill" else runner._steps).values()))
     with torch.inference_mode():
         explained = torch._dynamo.explain(step)()
         assert (explained.graph_count, explained.graph_break_count) == (1, 0)

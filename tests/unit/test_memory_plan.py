@@ -29,10 +29,10 @@ NEED = MemoryNeed.of(GEMMA_2_2B, length=1408, dtype=torch.bfloat16, feature_cach
 
 def test_a_slot_holds_the_keys_and_values_of_all_layers() -> None:
     assert NEED.slot_bytes == 2 * 26 * 4 * 256 * 1408 * 2
-    assert NEED.fixed_bytes > MARGIN_BYTES + 256_000_000 + 8 * 1408**2 * 4
+    assert NEED.fixed_bytes > MARGIN_BYTES + 256_000_000 + 2 * 8 * 1408**2 * 4
 
 
-@pytest.mark.parametrize(("free_gib", "slots"), [(134, 32), (16, 32), (8, 32), (4, 16), (2, 3)])
+@pytest.mark.parametrize(("free_gib", "slots"), [(134, 32), (16, 32), (8, 32), (4, 14), (3, 7)])
 def test_as_many_as_fit(free_gib: int, slots: int) -> None:
     assert choose_slots(None, NEED, free_bytes=free_gib * GIB) == slots
 
@@ -51,7 +51,7 @@ def test_what_is_planned_is_never_more_than_there_is() -> None:
 
 def test_a_number_that_was_set_is_kept_or_refused() -> None:
     assert choose_slots(64, NEED, free_bytes=40 * GIB) == 64
-    with pytest.raises(ModelFailed, match=r"MAX_SLOTS=64 does not fit the 8\.6 GB .*, 43 do; set it to auto"):
+    with pytest.raises(ModelFailed, match=r"MAX_SLOTS=64 does not fit the 8\.6 GB .*, 41 do; set it to auto"):
         choose_slots(64, NEED, free_bytes=8 * GIB)
 
 

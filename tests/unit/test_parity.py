@@ -14,7 +14,9 @@ from PIL import Image
 from paligemma_engine import EngineConfig, EngineMetrics
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.decode_step import DecodeStep
+from paligemma_engine.execution import Execution
 from paligemma_engine.image_preparation import ImagePreparer
+from paligemma_engine.prefill_step import PrefillStep
 from paligemma_engine.prepared import PreparedPrompt
 from paligemma_engine.prompt_tokens import tokenize_prompt
 from paligemma_engine.prompts import split_prompt
@@ -127,7 +129,13 @@ def test_demo_checkpoint(demo: Case, slots: int) -> None:
 
 def test_read_one_step_late(demo: Case) -> None:
     """As on a GPU."""
-    assert_equal(demo, run(demo, slots=4, count=50, steps_ahead=1))
+    assert_equal(demo, run(demo, slots=4, count=50, execution=Execution(steps_ahead=1)))
+
+
+def test_prompts_padded_to_a_bucket(random_weights: Case) -> None:
+    """As on a GPU; slots are used again, so that what a longer prompt's padding left behind would be seen."""
+    execution = Execution(prompt_padding=(7, 128))
+    assert_equal(random_weights, run(random_weights, slots=2, count=50, execution=execution))
 
 
 @pytest.mark.parametrize("slots", [1, 4, 8])
@@ -190,11 +198,9 @@ class TestNegativeControls:
         assert differing(run(random_weights, slots=4, count=40), random_weights.references)
 
     def test_causal_prefix(self, random_weights: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-        model = random_weights.checkpoint.model
-        forward = model.forward
+        def causal(step: PrefillStep) -> Any:
+            hidden = torch.ones(len(step.positions[0]), len(step.positions[0])).triu(1) * torch.finfo(torch.float32).min
+            return dict.fromkeys(("full_attention", "sliding_attention"), hidden[None, None])
 
-        def causal(*args: Any, token_type_ids: torch.Tensor, **kwargs: Any) -> Any:
-            return forward(*args, token_type_ids=torch.ones_like(token_type_ids), **kwargs)
-
-        monkeypatch.setattr(model, "forward", causal)
+        monkeypatch.setattr(PrefillStep, "_masks", causal)
         assert differing(run(random_weights, slots=4, count=40), random_weights.references)

@@ -55,3 +55,9 @@ def grouped_attention(
     weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     output = torch.matmul(weights, value).view(batch, heads, queries, head_dim)
     return output.transpose(1, 2).contiguous(), None
+
+
+def additive_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What is added to scores [B, ..., L] for bool[B, L], the same for all heads and queries: [B, 1, 1, L]."""
+    zero = torch.zeros((), dtype=dtype, device=visible.device)
+    return torch.where(visible, zero, torch.finfo(dtype).min)[:, None, None, :]

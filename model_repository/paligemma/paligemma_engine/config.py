@@ -33,6 +33,8 @@ class EngineConfig:
         max_pending: requests that may wait beyond those that run.
         max_new_tokens: what a request may ask for, and what it gets when it asks for nothing.
         feature_cache_bytes: how much of the vision tower's output is kept for further prompts on the same pictures.
+        cuda_graphs: whether steps on a GPU are captured in CUDA graphs.
+        compile: whether torch.compile fuses the decode steps.
         grammar: whether `segment` and `detect` answers are kept well-formed while they are generated.
         max_image_bytes: size of an encoded image.
         max_image_pixels: width times height, as declared in the image's header.
@@ -52,6 +54,8 @@ class EngineConfig:
     max_pending: int = 256
     max_new_tokens: int = 256
     feature_cache_bytes: int = FEATURE_CACHE_BYTES_ON_CPU
+    cuda_graphs: bool = True
+    compile: bool = False
     grammar: bool = True
     max_image_bytes: int = 20_000_000
     max_image_pixels: int = 40_000_000
@@ -80,7 +84,9 @@ class EngineConfig:
             max_pending=_count(environ, "MAX_PENDING", default.max_pending),
             max_new_tokens=_count(environ, "MAX_NEW_TOKENS", default.max_new_tokens),
             feature_cache_bytes=_count(environ, "FEATURE_CACHE_BYTES", default.feature_cache_bytes, auto=True, least=0),
-            grammar=_choice(environ, "GRAMMAR", ("on", "off"), "on") == "on",
+            cuda_graphs=_switch(environ, "CUDA_GRAPHS", default.cuda_graphs),
+            compile=_switch(environ, "COMPILE", default.compile),
+            grammar=_switch(environ, "GRAMMAR", default.grammar),
             max_image_bytes=_count(environ, "MAX_IMAGE_BYTES", default.max_image_bytes),
             max_image_pixels=_count(environ, "MAX_IMAGE_PIXELS", default.max_image_pixels),
             heartbeat_dir=Path(heartbeat_dir) if heartbeat_dir else None,
@@ -107,6 +113,10 @@ def _count(environ: Mapping[str, str], name: str, default: int, *, auto: bool = 
     if not text.isascii() or not text.isdigit() or int(text) < least:
         raise ConfigError(f"{name} must be a whole number of at least {least}, not {text!r}")
     return int(text)
+
+
+def _switch(environ: Mapping[str, str], name: str, default: bool) -> bool:
+    return _choice(environ, name, ("on", "off"), "on" if default else "off") == "on"
 
 
 def _list(environ: Mapping[str, str], name: str, default: tuple[str, ...]) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from paligemma_engine.grammar import Grammar
+from paligemma_engine.attention import additive_mask
+from paligemma_engine.picking import Head, Picker
 from paligemma_engine.slot_cache import DecodeView, SlotCache
 
 
@@ -33,42 +34,13 @@ class SlotState:
         """A view of the first rows."""
         return type(self)(self.token_ids[:rows], self.positions[:rows], self.grammar_states[:rows])
 
-    def set(self, slot: int, *, token_id: torch.Tensor, position: int, grammar_state: torch.Tensor) -> None:
-        """Puts a prefilled sequence into a slot."""
-        self.token_ids[slot] = token_id
-        self.positions[slot] = position
-        self.grammar_states[slot] = grammar_state
-
-
-class Picker(nn.Module):
-    """Chooses the next token: greedy, within the grammar."""
-
-    allowed: torch.Tensor
-    next_state: torch.Tensor
-    classes: torch.Tensor
-
-    def __init__(self, grammar: Grammar) -> None:
-        super().__init__()
-        self.register_buffer("allowed", torch.from_numpy(grammar.allowed))
-        self.register_buffer("next_state", torch.from_numpy(grammar.next_state))
-        self.register_buffer("classes", torch.from_numpy(grammar.classes))
-
-    def forward(
-        self, logits: torch.Tensor, grammar_states: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The tokens, their log-probabilities, and the grammar's states after them.
-
-        Args:
-            logits: [B, V], after the model's softcap.
-            grammar_states: int64[B].
-
-        Returns:
-            int64[B], float32[B] (under the full distribution, not the one that the grammar leaves), int64[B].
-        """
-        logits = logits.float()
-        token_ids = logits.masked_fill(~self.allowed[grammar_states], -torch.inf).argmax(-1)
-        logprobs = logits.gather(-1, token_ids[:, None])[:, 0] - logits.logsumexp(-1)
-        return token_ids, logprobs, self.next_state[grammar_states, self.classes[token_ids]]
+    def set(
+        self, slot: torch.Tensor, *, token_ids: torch.Tensor, positions: torch.Tensor, grammar_states: torch.Tensor
+    ) -> None:
+        """Puts a prefilled sequence into a slot; all are int64[1]."""
+        self.token_ids.index_copy_(0, slot, token_ids)
+        self.positions.index_copy_(0, slot, positions)
+        self.grammar_states.index_copy_(0, slot, grammar_states)
 
 
 class DecodeStep(nn.Module):
@@ -81,9 +53,8 @@ class DecodeStep(nn.Module):
     ) -> None:
         super().__init__()
         text_config = model.config.get_text_config()
-        self.language_model, self.lm_head, self.picker = model.model.language_model, model.lm_head, picker
+        self.language_model, self.head, self.picker = model.model.language_model, Head(model), picker
         self.sliding_window: int | None = getattr(text_config, "sliding_window", None)
-        self.softcap: float | None = getattr(text_config, "final_logit_softcapping", None)
         self.state = state.first(rows)
         self.view = DecodeView(cache, positions=self.state.positions, length=length)
         self.last_position = cache.max_length - 1
@@ -100,10 +71,7 @@ class DecodeStep(nn.Module):
             past_key_values=self.view,
             use_cache=True,
         ).last_hidden_state[:, 0]
-        logits = self.lm_head(hidden)
-        if self.softcap is not None:
-            logits = torch.tanh(logits / self.softcap) * self.softcap
-        token_ids, logprobs, grammar_states = self.picker(logits, self.state.grammar_states)
+        token_ids, logprobs, grammar_states = self.picker(self.head(hidden), self.state.grammar_states)
         self.state.token_ids.copy_(token_ids)
         self.state.grammar_states.copy_(grammar_states)
         self.state.positions.add_(1).clamp_(max=self.last_position)  # a slot that nobody uses must not run off its row
@@ -112,13 +80,8 @@ class DecodeStep(nn.Module):
     def _masks(self, positions: torch.Tensor) -> Any:
         """Additive masks [rows, 1, 1, L] from the positions; by layer type where the model has a sliding window."""
         written = self.key_positions <= positions
-        full = self._additive(written)
+        full = additive_mask(written, self.dtype)
         if self.sliding_window is None:
             return full
         in_window = written & (self.key_positions > positions - self.sliding_window)
-        return {"full_attention": full, "sliding_attention": self._additive(in_window)}
-
-    def _additive(self, visible: torch.Tensor) -> torch.Tensor:
-        lowest = torch.finfo(self.dtype).min
-        zero = torch.zeros((), dtype=self.dtype, device=visible.device)
-        return torch.where(visible, zero, lowest)[:, None, None, :]
+        return {"full_attention": full, "sliding_attention": additive_mask(in_window, self.dtype)}

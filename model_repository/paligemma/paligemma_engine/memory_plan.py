@@ -21,6 +21,7 @@ SLOTS_ON_GPU: Final = 32  # where they fit
 
 MARGIN_BYTES: Final = 1 << 30  # the libraries' own workspaces, graphs, fragments
 _FLOAT32_BYTES: Final = 4
+_PREFILLS: Final = 2  # for short and for long prompts; captured, each keeps memory of its own
 _SCORE_COPIES: Final = 4  # of the attention's scores at the same moment: as they are, capped, masked, as weights
 _MLP_COPIES: Final = 3  # gate, up, their product
 _LOGIT_COPIES: Final = 5  # as computed, capped, float32, masked, exponentials
@@ -54,7 +55,7 @@ class MemoryNeed:
             slot_bytes=2 * layers * kv_heads * length * head_dim * dtype.itemsize,
             # Each captured row bucket keeps its own: 1 + 2 + 4 + ... rows, less than twice the slots.
             row_bytes=2 * text_config.vocab_size * _FLOAT32_BYTES * _LOGIT_COPIES,
-            fixed_bytes=scores + mlp + feature_cache_bytes + MARGIN_BYTES,
+            fixed_bytes=_PREFILLS * (scores + mlp) + feature_cache_bytes + MARGIN_BYTES,
         )
 
     def slots_within(self, free_bytes: int) -> int:

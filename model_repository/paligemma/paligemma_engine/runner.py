@@ -1,45 +1,29 @@
 """Runs the model for the scheduler: one prefill, or one decode step for a bucket of rows."""
 
 from collections.abc import Callable, Collection
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.cpu_threads import CpuThreads
 from paligemma_engine.cuda_graph import capture
-from paligemma_engine.decode_step import DecodeStep, Picker, SlotState
+from paligemma_engine.decode_step import DecodeStep, SlotState
+from paligemma_engine.execution import Execution, row_buckets
 from paligemma_engine.grammar import Grammar
 from paligemma_engine.image_features import ImageFeatures
 from paligemma_engine.metrics import IMAGE_FEATURES, EngineMetrics
+from paligemma_engine.picking import Picker
+from paligemma_engine.prefill_step import PrefillInputs, PrefillStep
 from paligemma_engine.prepared import PreparedImage, PreparedPrompt
-from paligemma_engine.prompt_tokens import slot_length, tokenize_prompt
+from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS, slot_length, tokenize_prompt
 from paligemma_engine.prompts import split_prompt
 from paligemma_engine.read_back import DecodedStep, ReadBack
 from paligemma_engine.scheduler import PickedToken
-from paligemma_engine.slot_cache import PrefillView, SlotCache
-
-LENGTH_STEP_ON_CPU: Final = 64
+from paligemma_engine.slot_cache import SlotCache
 
 Step = Callable[[], tuple[torch.Tensor, torch.Tensor]]
-
-
-def row_buckets(slots: int) -> list[int]:
-    """The row counts that a decode step is built for: powers of two, and all slots."""
-    return sorted({slots, *(1 << power for power in range(slots.bit_length()) if 1 << power < slots)})
-
-
-def length_buckets(max_length: int, *, on_gpu: bool) -> list[int]:
-    """The lengths that a decode step is built for.
-
-    On the CPU attention over empty positions is what costs; on a GPU each length would be one more graph to capture,
-    and most positions are the image's anyway.
-    """
-    if on_gpu:
-        return [max_length]
-    return [*range(LENGTH_STEP_ON_CPU, max_length, LENGTH_STEP_ON_CPU), max_length]
 
 
 class ModelRunner:
@@ -54,7 +38,7 @@ class ModelRunner:
         grammar: bool,
         feature_cache_bytes: int = 0,
         metrics: EngineMetrics | None = None,
-        steps_ahead: int | None = None,
+        execution: Execution | None = None,
     ) -> None:
         """Allocates the slots, and builds the decode steps; on a GPU that runs them.
 
@@ -65,8 +49,7 @@ class ModelRunner:
             grammar: whether answers are kept well-formed.
             feature_cache_bytes: how much of the vision tower's output is kept.
             metrics: counts where features came from.
-            steps_ahead: how many steps may be unread when the next is started; None: 1 on a GPU, 0 on the CPU, where
-                nothing runs beside the caller.
+            execution: how steps are run; None: as the device wants it.
         """
         self._checkpoint = checkpoint
         self._features = ImageFeatures(checkpoint.model, max_bytes=feature_cache_bytes)
@@ -83,16 +66,17 @@ class ModelRunner:
             device=self._device,
         )
         self._state = SlotState.allocate(slots, self._device)
-        if steps_ahead is None:
-            steps_ahead = 1 if self._device.type == "cuda" else 0
-        self._steps_ahead = steps_ahead
-        self._read_back = ReadBack(slots=slots, steps_ahead=steps_ahead, device=self._device)
+        self._execution = execution or (Execution.on_gpu() if self._device.type == "cuda" else Execution())
+        self._read_back = ReadBack(slots=slots, steps_ahead=self.steps_ahead, device=self._device)
         self._cpu_threads = CpuThreads() if self._device.type == "cpu" else None
         self._running = 0  # in the newest step
-        self._prefill_view = PrefillView(self._cache)
         self._positions = [0] * slots  # the host's copy, so that no step has to wait for the device
+        self._inputs = PrefillInputs.allocate(
+            checkpoint.model, image_tokens=checkpoint.image_token_count, max_text_tokens=MAX_PROMPT_TOKENS
+        )
+        self._prefill_steps: dict[int, Step] = {}
         self._row_buckets = row_buckets(slots)
-        self._length_buckets = length_buckets(self._cache.max_length, on_gpu=self._device.type == "cuda")
+        self._length_buckets = self._execution.length_buckets(self._cache.max_length)
         self._steps = {
             (rows, length): self._build_step(rows, length)
             for rows in self._row_buckets
@@ -118,27 +102,27 @@ class ModelRunner:
     def _prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
         if self._cpu_threads is not None:
             self._cpu_threads.use_for(self._running + 1)
-        input_ids = torch.tensor([prompt.input_ids], device=self._device)
-        features = BaseModelOutputWithPooling(pooler_output=self._features.of(prompt.image))
-        logits = self._checkpoint.model(
-            input_ids=input_ids,
-            mm_encoder_outputs={"image": features},
-            attention_mask=torch.ones_like(input_ids),
-            token_type_ids=torch.zeros_like(input_ids),  # all prefix: without it the prefix would be causal
-            past_key_values=self._prefill_view.into(slot),
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        start = torch.tensor([self._grammar.start[prompt.asked.task]], device=self._device)
-        token_ids, logprobs, grammar_states = self._picker(logits, start)
-        self._state.set(slot, token_id=token_ids[0], position=len(prompt.input_ids), grammar_state=grammar_states[0])
+        text_ids = prompt.input_ids[self._checkpoint.image_token_count :]
+        grammar_state = self._grammar.start[prompt.asked.task]
+        self._inputs.fill(
+            features=self._features.of(prompt.image), text_ids=text_ids, slot=slot, grammar_state=grammar_state
+        )
+        token_ids, logprobs = self._prefill_step(self._execution.padded(len(text_ids)))()
         self._positions[slot] = len(prompt.input_ids)
         return PickedToken(int(token_ids[0]), float(logprobs[0]))
+
+    def _prefill_step(self, text_tokens: int) -> Step:
+        if text_tokens not in self._prefill_steps:
+            model, cache, state = self._checkpoint.model, self._cache, self._state
+            length = self._checkpoint.image_token_count + text_tokens
+            step = PrefillStep(model, cache, state, self._picker, self._inputs, length=length).eval()
+            self._prefill_steps[text_tokens] = capture(step) if self._execution.cuda_graphs else step
+        return self._prefill_steps[text_tokens]
 
     @property
     def steps_ahead(self) -> int:
         """How many steps may be unread when the next one is started."""
-        return self._steps_ahead
+        return self._execution.steps_ahead
 
     @torch.inference_mode()
     def decode(self, slots: Collection[int]) -> DecodedStep:
@@ -165,6 +149,8 @@ class ModelRunner:
         self._prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))
         self._features.clear()
         with torch.inference_mode():
+            for text_tokens in self._execution.prompt_padding:
+                self._prefill_step(text_tokens)
             for step in self._steps.values():
                 step()
             if self._cpu_threads is not None:
@@ -173,7 +159,7 @@ class ModelRunner:
     @torch.inference_mode()
     def _build_step(self, rows: int, length: int) -> Step:
         model, cache, state = self._checkpoint.model, self._cache, self._state
-        step = DecodeStep(model, cache, state, self._picker, rows=rows, length=length).eval()
-        # Quantised layers may look at their input on the host, which no graph allows.
-        capturable = self._device.type == "cuda" and not self._checkpoint.is_quantized
-        return capture(step) if capturable else step
+        step: Step = DecodeStep(model, cache, state, self._picker, rows=rows, length=length).eval()
+        if self._execution.compiled:
+            step = torch.compile(step, fullgraph=True, dynamic=False)
+        return capture(step) if self._execution.cuda_graphs else step

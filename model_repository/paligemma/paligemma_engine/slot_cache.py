@@ -66,14 +66,14 @@ class _LayerView(CacheLayerMixin):  # type: ignore[misc]  # transformers' classe
 
 
 class _PrefillLayer(_LayerView):
-    """`is_initialized` stays False: that is how PaliGemma knows the prefix, which it masks bidirectionally."""
-
-    slot = 0
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, slot: torch.Tensor) -> None:
+        super().__init__(keys, values)
+        self._slot = slot
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
         length = key_states.shape[2]
-        self.keys[self.slot, :, :length].copy_(key_states[0])
-        self.values[self.slot, :, :length].copy_(value_states[0])
+        self.keys[self._slot, :, :length] = key_states
+        self.values[self._slot, :, :length] = value_states
         return key_states, value_states
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -102,14 +102,10 @@ class _DecodeLayer(_LayerView):
 class PrefillView(Cache):  # type: ignore[misc]
     """Writes a prompt of one sequence into one slot."""
 
-    def __init__(self, cache: SlotCache) -> None:
-        super().__init__(layers=[_PrefillLayer(*layer) for layer in zip(cache.keys, cache.values, strict=True)])
-
-    def into(self, slot: int) -> Self:
-        """Chooses the slot that the next prefill writes."""
-        for layer in self.layers:
-            layer.slot = slot
-        return self
+    def __init__(self, cache: SlotCache, *, slot: torch.Tensor) -> None:
+        """`slot` int64[1] is read at every prefill."""
+        layers = zip(cache.keys, cache.values, strict=True)
+        super().__init__(layers=[_PrefillLayer(keys, values, slot) for keys, values in layers])
 
 
 class DecodeView(Cache):  # type: ignore[misc]

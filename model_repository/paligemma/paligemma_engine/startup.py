@@ -9,10 +9,12 @@ from functools import partial
 import torch
 
 from paligemma_engine import metrics as families
+from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.checkpoint_files import base_of
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.engine import Engine
 from paligemma_engine.errors import ModelFailed
+from paligemma_engine.execution import Execution
 from paligemma_engine.hub import find_checkpoint
 from paligemma_engine.loading import load_folder
 from paligemma_engine.memory import release_memory
@@ -78,6 +80,7 @@ def start_engine(
             grammar=config.grammar,
             feature_cache_bytes=config.feature_cache_bytes,
             metrics=metrics,
+            execution=_execution(config, checkpoint),
         )
         with ThreadPoolExecutor(1) as pool:  # a thread that ends, and its OpenMP team with it
             pool.submit(runner.warm_up).result()
@@ -87,3 +90,10 @@ def start_engine(
         metrics.remove(families.MODELS_LOADING, model_id=config.model_id)
     metrics.set(families.LOAD_SECONDS, time.monotonic() - started)
     return Engine(config, checkpoint, runner, metrics, on_fatal=on_fatal)
+
+
+def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:
+    if checkpoint.model.device.type != "cuda":
+        return Execution(compiled=config.compile)
+    # Quantised layers may look at their input on the host, which no graph allows.
+    return Execution.on_gpu(cuda_graphs=config.cuda_graphs and not checkpoint.is_quantized, compiled=config.compile)

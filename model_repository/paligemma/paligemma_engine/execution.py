@@ -1,0 +1,56 @@
+"""How the model's steps are run: what a GPU wants otherwise than a CPU."""
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS
+
+SHORT_PROMPT_TOKENS: Final = 32  # a few words, as most prompts are
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """Choices that change the time a step takes, and not what it answers. The defaults are the CPU's.
+
+    Attributes:
+        steps_ahead: how many decode steps may be unread when the next one is started. On the CPU nothing runs beside
+            the caller.
+        prompt_padding: the numbers of text tokens that prompts are padded to; none: each runs at its own length.
+        length_step: decode steps are built for rows seen to a multiple of this; None: to their end. On the CPU
+            attention over empty positions is what costs; on a GPU each length would be one more graph to capture, and
+            most positions are the image's anyway.
+        cuda_graphs: whether steps are captured, so that one launch starts all of their kernels.
+        compiled: whether torch.compile fuses the kernels of decode steps.
+    """
+
+    steps_ahead: int = 0
+    prompt_padding: tuple[int, ...] = ()
+    length_step: int | None = 64
+    cuda_graphs: bool = False
+    compiled: bool = False
+
+    @classmethod
+    def on_gpu(cls, *, cuda_graphs: bool = True, compiled: bool = False) -> Self:
+        """What a GPU wants."""
+        return cls(
+            steps_ahead=1,
+            prompt_padding=(SHORT_PROMPT_TOKENS, MAX_PROMPT_TOKENS),
+            length_step=None,
+            cuda_graphs=cuda_graphs,
+            compiled=compiled,
+        )
+
+    def length_buckets(self, max_length: int) -> list[int]:
+        """The numbers of positions that decode steps are built for."""
+        if self.length_step is None:
+            return [max_length]
+        return [*range(self.length_step, max_length, self.length_step), max_length]
+
+    def padded(self, text_tokens: int) -> int:
+        """How many text tokens a prompt of so many is run with."""
+        return next((padded for padded in self.prompt_padding if padded >= text_tokens), text_tokens)
+
+
+def row_buckets(slots: int) -> list[int]:
+    """The row counts that a decode step is built for: powers of two, and all slots."""
+    return sorted({slots, *(1 << power for power in range(slots.bit_length()) if 1 << power < slots)})
