@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Final
 
 import torch
 
@@ -22,6 +23,8 @@ from paligemma_engine.memory_plan import plan_slots, too_large
 from paligemma_engine.metrics import EngineMetrics
 from paligemma_engine.model_pool import ModelPool
 from paligemma_engine.runner import ModelRunner
+
+MAX_COMPILED_STEPS: Final = 64
 
 
 def start_models(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Callable[[], None]) -> ModelPool:
@@ -93,7 +96,10 @@ def start_engine(
 
 
 def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:
+    if config.compile:
+        # Each bucket of each checkpoint counts as a recompilation of the same function.
+        torch._dynamo.config.recompile_limit = MAX_COMPILED_STEPS
     if checkpoint.model.device.type != "cuda":
-        return Execution(compiled=config.compile)
+        return Execution(compiled=True, length_step=None) if config.compile else Execution()
     # Quantised layers may look at their input on the host, which no graph allows.
     return Execution.on_gpu(cuda_graphs=config.cuda_graphs and not checkpoint.is_quantized, compiled=config.compile)
