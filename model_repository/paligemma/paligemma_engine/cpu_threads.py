@@ -24,11 +24,12 @@ class CpuThreads:
     far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, vary: bool = True) -> None:
+        """`vary`: False for half the cores always: torch.compile compiles anew for each number of threads."""
         cores = len(os.sched_getaffinity(0))
         fixed = os.environ.get(OMP_NUM_THREADS, "")
-        self._lone = int(fixed) if fixed.isdigit() else cores
         self._shared = int(fixed) if fixed.isdigit() else max(1, cores // 2)
+        self._lone = cores if vary and not fixed.isdigit() else self._shared
         self._used = 0
 
     def use_for(self, sequences: int) -> None:

@@ -68,7 +68,7 @@ class ModelRunner:
         self._state = SlotState.allocate(slots, self._device)
         self._execution = execution or (Execution.on_gpu() if self._device.type == "cuda" else Execution())
         self._read_back = ReadBack(slots=slots, steps_ahead=self.steps_ahead, device=self._device)
-        self._cpu_threads = CpuThreads() if self._device.type == "cpu" else None
+        self._cpu_threads = CpuThreads(vary=not self._execution.compiled) if self._device.type == "cpu" else None
         self._running = 0  # in the newest step
         self._positions = [0] * slots  # the host's copy, so that no step has to wait for the device
         self._inputs = PrefillInputs.allocate(

@@ -1,6 +1,7 @@
 """Loads checkpoints, warms them up and starts their engines."""
 
 import dataclasses
+import locale
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -97,9 +98,16 @@ def start_engine(
 
 def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:
     if config.compile:
-        # Each bucket of each checkpoint counts as a recompilation of the same function.
-        torch._dynamo.config.recompile_limit = MAX_COMPILED_STEPS
+        _prepare_compiler()
     if checkpoint.model.device.type != "cuda":
         return Execution(compiled=True, length_step=None) if config.compile else Execution()
     # Quantised layers may look at their input on the host, which no graph allows.
     return Execution.on_gpu(cuda_graphs=config.cuda_graphs and not checkpoint.is_quantized, compiled=config.compile)
+
+
+def _prepare_compiler() -> None:
+    # Each bucket of each checkpoint counts as a recompilation of the same function.
+    torch._dynamo.config.recompile_limit = MAX_COMPILED_STEPS
+    # Triton's stub starts Python without a locale, whatever the environment says; the compiler then reads its own
+    # sources as ASCII, which they are not.
+    locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
