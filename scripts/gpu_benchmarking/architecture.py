@@ -8,8 +8,8 @@ from typing import Any, Final
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import (
+    AutoImageProcessor,
     AutoModelForImageTextToText,
-    AutoProcessor,
     PaliGemmaConfig,
     PaliGemmaProcessor,
     PreTrainedTokenizerFast,
@@ -152,7 +152,8 @@ def _make_config(architecture: Architecture, *, tied: bool) -> PaliGemmaConfig:
 
 def make_processor(architecture: Architecture) -> Any:
     """PaliGemmaProcessor: the demo model's for pictures of this size, and a tokenizer that knows the scenes' words."""
-    image_processor: Any = AutoProcessor.from_pretrained(DEMO, local_files_only=True).image_processor
+    # Where torchvision is installed, transformers would choose another one, which the engine cannot look up.
+    image_processor: Any = AutoImageProcessor.from_pretrained(DEMO, local_files_only=True, backend="pil")
     image_processor.size = {"height": architecture.image_size, "width": architecture.image_size}
     image_processor.image_seq_length = architecture.image_tokens
     tokenizer = PreTrainedTokenizerFast(

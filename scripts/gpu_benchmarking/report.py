@@ -20,6 +20,7 @@ class Setting:
 
     device: str
     torch: str
+    transformers: str
     architecture: str
     dtype: str
     slots: int
@@ -114,8 +115,8 @@ def format_report(report: dict[str, Any]) -> str:
     setting, ceilings, exactness = report["setting"], report["ceilings"], report["setting"]["exactness"]
     lines = [
         f"{setting['architecture']}, {setting['dtype']}, {setting['slots']} slots, prompts of"
-        f" {setting['prompt_tokens']} tokens, answers of {NEW_TOKENS}; {setting['device']}, PyTorch {setting['torch']};"
-        f" {report['rounds']} rounds",
+        f" {setting['prompt_tokens']} tokens, answers of {NEW_TOKENS}, {report['rounds']} rounds",
+        f"{setting['device']}, PyTorch {setting['torch']}, transformers {setting['transformers']}",
         f"ceilings: matrix product {ceilings['matrix_flops_per_s'] / 1e12:.1f} TFLOP/s,"
         f" copy {ceilings['copy_bytes_per_s'] / 1e9:.0f} GB/s",
         f"float32, few layers: {exactness['equal']} of {exactness['answers']} answers equal generate's",

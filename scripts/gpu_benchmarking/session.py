@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import torch
+import transformers
 from transformers.utils import logging
 
 from gpu_benchmarking.architecture import PALIGEMMA2_3B_448, TINY, Architecture, make_model, make_processor
@@ -147,6 +148,7 @@ class Bench:
         return Setting(
             device=torch.cuda.get_device_name(self.device) if on_gpu else "CPU",
             torch=torch.__version__,
+            transformers=transformers.__version__,
             architecture=self.plan.architecture.name,
             dtype=str(self.dtype).removeprefix("torch."),
             slots=self.served.runner.slots,

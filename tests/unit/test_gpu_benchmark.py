@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from gpu_benchmarking.__main__ import main
 from gpu_benchmarking.architecture import PALIGEMMA2_3B_448, make_model
 from gpu_benchmarking.ceilings import ModelCost
 
@@ -78,7 +79,6 @@ def test_the_full_size_is_that_of_the_3b() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here: it would be measured in earnest")
-def test_without_a_gpu_it_says_so() -> None:
-    done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 1
-    assert done.stderr == "error: PyTorch sees no GPU here; --small tries the benchmark on the CPU\n"
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT)])
+    assert main() == "error: PyTorch sees no GPU here; --small tries the benchmark on the CPU"
