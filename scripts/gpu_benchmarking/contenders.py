@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import os
 import queue
 import time
 from collections.abc import Iterator, Sequence
@@ -92,13 +93,13 @@ class ServedModel:
     """A model that the engine serves; the engine is started for each load, so that the runner is free in between."""
 
     def __init__(self, model: Any, processor: Any, clock: DeviceClock, *, slots: int | None) -> None:
-        """Takes the model over: it gets the engine's attention. `slots` None: as many as the engine chooses."""
-        dtype = str(model.dtype).removeprefix("torch.")
+        """Takes the model over: it gets the engine's attention. `slots` None: as the server's settings say."""
+        settings = EngineConfig.from_env(os.environ, device=str(model.device))
         self._config = dataclasses.replace(
-            EngineConfig.from_env({}, device=str(model.device)),
+            settings,
             model_id="random",
-            dtype=dtype,
-            max_slots=slots,
+            dtype=str(model.dtype).removeprefix("torch."),
+            max_slots=slots or settings.max_slots,
             max_new_tokens=NEW_TOKENS,
             grammar=False,
         )

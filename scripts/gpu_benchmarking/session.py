@@ -36,7 +36,7 @@ class Plan:
     Attributes:
         architecture: what is measured.
         checked: what the tokens are compared on.
-        slots: of the engine; None for its own choice.
+        slots: of the engine; None: as the server's settings say.
         generated: requests for each of a and b in a round.
         waves: requests for the engine in a round, for each that runs at once.
         fewest: but at least so many.
