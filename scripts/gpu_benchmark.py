@@ -10,9 +10,9 @@
     python scripts/gpu_benchmark.py --small              a tiny model, on the CPU where there is no GPU
 
 The model is built on the device with random weights, since speed does not depend on what they are: nothing is
-downloaded. Needs PyTorch, transformers, numpy and Pillow. The engine runs as the server starts it, by the same variables,
-but without Triton around it and without the grammar. Random weights would write on and on, so every answer is stopped
-after 24 tokens.
+downloaded. Needs PyTorch, transformers, numpy and Pillow. The engine runs as the server starts it, by the same
+variables, but without Triton around it and without the grammar. Random weights would write on and on, so every answer
+is stopped after 24 tokens.
 
 First the engine's tokens are compared with generate's, in float32 on a model cut down to a few layers; where they
 differ, the exit status is 1. Then each contender gets a share of the requests in every round, so that what disturbs one

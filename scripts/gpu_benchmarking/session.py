@@ -161,6 +161,7 @@ class Bench:
         """Everything once."""
         self._measure_ceilings()
         self._measure_steps()
+        say(", ".join(f"{rows} rows in {seconds[-1] * 1e3:.2f} ms" for rows, seconds in self.measured.step_s.items()))
         for load in self.measured.loads:
             before, wall_before_s = load.requests, load.wall_s
             self._measure_load(load)
