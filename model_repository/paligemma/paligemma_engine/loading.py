@@ -30,12 +30,10 @@ def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None)
         torch.OutOfMemoryError: they do not fit the GPU.
     """
     transformers_logging.disable_progress_bar()
-    attention.register()
     try:
         model = _load_model(config, folder, adapter)
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        model.model.language_model.set_attn_implementation(attention.GROUPED_ATTENTION)
-        return _describe(config.model_id, model.eval(), processor)
+        return to_checkpoint(config.model_id, model, processor)
     except (ModelFailed, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a checkpoint can be wrong in any way
@@ -85,7 +83,14 @@ def torch_dtype(config: EngineConfig) -> torch.dtype:
     return dtype
 
 
-def _describe(model_id: str, model: Any, processor: Any) -> Checkpoint:
+def to_checkpoint(model_id: str, model: Any, processor: Any) -> Checkpoint:
+    """A model that is in memory, on its device, made ready for a runner: it gets the engine's attention.
+
+    Raises:
+        ModelFailed: its tokenizer lacks loc or seg tokens.
+    """
+    attention.register()
+    model.eval().model.language_model.set_attn_implementation(attention.GROUPED_ATTENTION)
     tokenizer = processor.tokenizer
     eos = model.generation_config.eos_token_id
     return Checkpoint(

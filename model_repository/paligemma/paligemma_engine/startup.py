@@ -77,23 +77,33 @@ def start_engine(
         make_room()
         started = time.monotonic()
         checkpoint = load_folder(config, folder, adapter)
-        runner = ModelRunner(
-            checkpoint,
-            slots=plan_slots(config, checkpoint),
-            max_new_tokens=config.max_new_tokens,
-            grammar=config.grammar,
-            feature_cache_bytes=config.feature_cache_bytes,
-            metrics=metrics,
-            execution=_execution(config, checkpoint),
-        )
-        with ThreadPoolExecutor(1) as pool:  # a thread that ends, and its OpenMP team with it
-            pool.submit(runner.warm_up).result()
+        runner = start_runner(config, checkpoint, metrics)
     except torch.OutOfMemoryError as error:
         raise ModelFailed(f"{config.model_id} does not fit the GPU; {too_large()}") from error
     finally:
         metrics.remove(families.MODELS_LOADING, model_id=config.model_id)
     metrics.set(families.LOAD_SECONDS, time.monotonic() - started)
     return Engine(config, checkpoint, runner, metrics, on_fatal=on_fatal)
+
+
+def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMetrics) -> ModelRunner:
+    """A runner for a loaded checkpoint, as the settings want it, warmed up.
+
+    Raises:
+        ModelFailed: it does not fit the GPU.
+    """
+    runner = ModelRunner(
+        checkpoint,
+        slots=plan_slots(config, checkpoint),
+        max_new_tokens=config.max_new_tokens,
+        grammar=config.grammar,
+        feature_cache_bytes=config.feature_cache_bytes,
+        metrics=metrics,
+        execution=_execution(config, checkpoint),
+    )
+    with ThreadPoolExecutor(1) as pool:  # a thread that ends, and its OpenMP team with it
+        pool.submit(runner.warm_up).result()
+    return runner
 
 
 def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:

@@ -1,0 +1,64 @@
+"""Compares the engine on a GPU with transformers' `generate`, and with what the card can do, in one run.
+
+    a         generate, one request at a time, the model kept loaded: the reference's way
+    b         generate, in left-padded batches of 8
+    engine    at 1, 8, 32 and 64 requests at once, each with a picture of its own
+    same      the engine at 32, every request with the same picture and another prompt
+
+    python scripts/gpu_benchmark.py                      PaliGemma 2 3B at 448 px, on a GPU
+    python scripts/gpu_benchmark.py --json result.json   also as a file
+    python scripts/gpu_benchmark.py --small              a tiny model, on the CPU where there is no GPU
+
+The model is built on the device with random weights, since speed does not depend on what they are: nothing is
+downloaded. Needs PyTorch, transformers, numpy and Pillow. The engine runs as the server starts it, by the same
+variables, but without Triton around it and without the grammar. Random weights would write on and on, so every answer
+is stopped after 24 tokens.
+
+First the engine's tokens are compared with generate's, in float32 on a model cut down to a few layers; where they
+differ, the exit status is 1. Then each contender gets a share of the requests in every round, so that what disturbs one
+disturbs all. No round is begun that would last too long; the whole ends within 9 minutes, by force if need be.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+SCRIPTS: Final = Path(__file__).resolve().parent
+ENGINE: Final = SCRIPTS.parent / "model_repository" / "paligemma"
+MODULE_PATH: Final = "PYTHONPATH"
+
+LIMIT_S: Final = 530.0  # for all of it; a GPU that hangs would not even answer a signal
+
+
+def main() -> int:
+    """Runs the benchmark in a process of its own, which can be ended; returns the exit status."""
+    arguments = parse_arguments()
+    folders = [str(SCRIPTS), str(ENGINE), *filter(None, [os.environ.get(MODULE_PATH)])]
+    environ = {**os.environ, MODULE_PATH: os.pathsep.join(folders)}
+    if arguments.small:
+        environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread costs a tiny model more than it brings
+    try:
+        command = [sys.executable, "-m", "gpu_benchmarking", *sys.argv[1:]]
+        return subprocess.run(command, env=environ, timeout=LIMIT_S, check=False).returncode
+    except subprocess.TimeoutExpired:
+        print(f"error: not done after {LIMIT_S:.0f} s", file=sys.stderr)
+        return 1
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--small", action="store_true", help="a tiny model and little work, to try the benchmark itself"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="at most so many")
+    parser.add_argument("--rounds-end-s", type=float, default=450.0, help="no round is begun that would end later")
+    parser.add_argument("--json", type=Path, help="also write the results to this file, after every round")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
