@@ -14,6 +14,7 @@ import pytest
 import tritonclient.grpc
 from stack import (
     CALL_TIMEOUT_S,
+    REPOSITORY,
     START_TIMEOUT_S,
     ChildProcess,
     Ports,
@@ -49,6 +50,12 @@ def shared_memory_prefix(server: ChildProcess) -> str:
 
 def shared_memory(*prefixes: str) -> list[str]:
     return [path.name for path in Path("/dev/shm").iterdir() if path.name.startswith(prefixes)]
+
+
+def repository_of(folder: Path, model: str) -> tuple[str, str]:
+    """The option for a repository with one model only, which starts sooner."""
+    (folder / model).symlink_to(REPOSITORY / "model_repository" / model)
+    return "--model-repository", str(folder)
 
 
 def answers(ports: Ports, image: bytes) -> bool:
@@ -88,9 +95,9 @@ def test_killed_stub_and_server_come_back(sample_image: bytes) -> None:
     assert not shared_memory(*prefixes)
 
 
-def test_without_restart_a_dead_stub_ends_the_server() -> None:
+def test_without_restart_a_dead_stub_ends_the_server(tmp_path: Path) -> None:
     ports = Ports.free()
-    with serve(ports) as server:
+    with serve(ports, *repository_of(tmp_path, "token_parser")) as server:
         server.wait_for_line("^serve: ready", START_TIMEOUT_S)
         family = family_of(server)
         stub_of(server, "token_parser").kill()
@@ -100,19 +107,19 @@ def test_without_restart_a_dead_stub_ends_the_server() -> None:
         assert not [process for process in family if process.is_running()]
 
 
-def test_a_stuck_engine_is_noticed() -> None:
+def test_a_stuck_engine_is_noticed(tmp_path: Path) -> None:
     """SIGSTOP: the process is there, Triton says ready, and nothing would ever be answered."""
     ports = Ports.free()
-    with serve(ports, "--stall-timeout-s", "3") as server:
+    with serve(ports, "--stall-timeout-s", "3", *repository_of(tmp_path, "paligemma")) as server:
         server.wait_for_line("^serve: ready", START_TIMEOUT_S)
         stub_of(server, "paligemma").send_signal(signal.SIGSTOP)
         assert server.wait(30) == 1
         assert "engine paligemma_0_0 is stuck: no sign of life for" in server.lines[-2]
 
 
-def test_a_killed_supervisor_leaves_nothing_behind() -> None:
+def test_a_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:
     ports = Ports.free()
-    with serve(ports) as server:
+    with serve(ports, *repository_of(tmp_path, "token_parser")) as server:
         server.wait_for_line("^serve: ready", START_TIMEOUT_S)
         family, prefix = family_of(server), shared_memory_prefix(server)
         server.process.kill()
@@ -181,7 +188,7 @@ def test_models_that_cannot_be_loaded_end_it_with_the_reasons(tmp_path: Path) ->
         assert server.lines[-1] == "serve: the server has been ended"
 
 
-def test_a_wrong_setting_ends_it_with_its_name() -> None:
-    with serve(Ports.free(), MAX_SLOTS="none") as server:
+def test_a_wrong_setting_ends_it_with_its_name(tmp_path: Path) -> None:
+    with serve(Ports.free(), *repository_of(tmp_path, "paligemma"), MAX_SLOTS="none") as server:
         assert server.wait(START_TIMEOUT_S) == 1
         assert "ConfigError: MAX_SLOTS must be a whole number of at least 1, not 'none'" in server.output
