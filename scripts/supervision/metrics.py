@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,11 +24,12 @@ class Family:
 
 
 RESTARTS: Final = Family("supervisor_restarts_total", "counter", "Times that Triton was started again after a failure.")
+STARTED: Final = Family("supervisor_start_time_seconds", "gauge", "When the supervisor was started, in Unix time.")
 DISK_FREE: Final = Family("supervisor_disk_free_bytes", "gauge", "Space left where downloaded checkpoints go.")
 SHARED_MEMORY_FREE: Final = Family(
     "supervisor_shared_memory_free_bytes", "gauge", "Space left in /dev/shm, through which tensors go."
 )
-FAMILIES: Final = (RESTARTS, DISK_FREE, SHARED_MEMORY_FREE)
+FAMILIES: Final = (RESTARTS, STARTED, DISK_FREE, SHARED_MEMORY_FREE)
 
 
 class SupervisorMetrics:
@@ -36,6 +38,7 @@ class SupervisorMetrics:
     def __init__(self, host: str, port: int | None, cache: Path) -> None:
         """`cache`: the folder that downloads go to; its nearest parent where it does not exist yet."""
         self.restarts = 0
+        self._started_at = time.time()
         self._cache = cache
         self._server = None if port is None else ThreadingHTTPServer((host, port), _handler(self))
 
@@ -54,6 +57,7 @@ class SupervisorMetrics:
         folder = next(path for path in (self._cache, *self._cache.parents) if path.is_dir())
         values = {
             RESTARTS: self.restarts,
+            STARTED: self._started_at,
             DISK_FREE: shutil.disk_usage(folder).free,
             SHARED_MEMORY_FREE: shutil.disk_usage(SHARED_MEMORY).free,
         }

@@ -121,27 +121,27 @@ class Load:
             assert not thread.is_alive(), "a request hangs"
 
     def _run(self) -> None:
+        with httpx2.Client(base_url=self.url, timeout=CLIENT_TIMEOUT_S, trust_env=False) as client:
+            self._ask_on(client)
+
+    def _ask_on(self, client: httpx2.Client) -> None:
         while not self._stop.is_set():
             started = time.monotonic()
-            outcome = self._ask()
+            outcome, retry_after_s = self._ask(client)
             with self._lock:
                 self.outcomes[outcome] += 1
                 self.slowest_s = max(self.slowest_s, time.monotonic() - started)
                 if outcome == "200":
                     self.answered_at.append(time.monotonic())
-            if outcome != "200":
-                self._stop.wait(0.2)  # as clients do that were told to try again later
+            self._stop.wait(retry_after_s)
 
-    def _ask(self) -> str:
+    def _ask(self, client: httpx2.Client) -> tuple[str, float]:
+        """What came back, and how long to wait before the next request."""
         form = {"prompt": PROMPT, "return_image": "false"}
         try:
-            response = httpx2.post(
-                f"{self.url}/segment",
-                data=form,
-                files={"image_file": self.picture},
-                timeout=CLIENT_TIMEOUT_S,
-                trust_env=False,
-            )
+            response = client.post("/segment", data=form, files={"image_file": self.picture})
         except httpx2.TransportError as error:
-            return type(error).__name__
-        return "200" if response.status_code == 200 else f"{response.status_code} {response.json()['code']}"
+            return type(error).__name__, 1.0
+        if response.status_code == 200:
+            return "200", 0.0
+        return f"{response.status_code} {response.json()['code']}", float(response.headers.get("Retry-After", "1"))
