@@ -8,7 +8,8 @@ wait for ever. This supervisor does. It watches
     the engines' heartbeat files (which also say how many requests are unanswered),
 
 and when one of them is dead or stuck it ends the server with a clear last line and status 1, or, with --restart,
-starts it again, and with --metrics-port counts that for Prometheus. SIGTERM and SIGINT let running requests end, for --drain-timeout-s at most; a second one does not wait.
+starts it again, and counts that for Prometheus where there is a --metrics-port. SIGTERM and SIGINT let running requests
+end, for --drain-timeout-s at most; a second one does not wait.
 """
 
 import argparse

@@ -35,5 +35,5 @@ def find_cures(lines: list[str]) -> list[str]:
         for path in dict.fromkeys(NO_ACCESS.findall(text))
     ]
     if NO_SPACE.search(text):
-        cures.append("the disk is full: make room, or put MODELS_DIR on a larger one; a download goes on where it stopped")
+        cures.append("the disk is full: make room, or put MODELS_DIR on another; a download goes on where it stopped")
     return cures

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_readme import first_cells
+from documents import README, RUNBOOK, first_cells
 
 from gateway.settings import Settings
 from serve import parse_arguments
@@ -15,7 +15,6 @@ from supervision.server import END_GRACE_S, EXIT_TIMEOUT_S
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 COMPOSE_TEXT = (REPOSITORY / "docker-compose.yml").read_text()
 CPU_TEXT = (REPOSITORY / "docker-compose.cpu.yml").read_text()
-RUNBOOK = (REPOSITORY / "docs" / "runbook.md").read_text()
 INTERPOLATED = re.compile(r"\$\{(\w+)")
 GATEWAYS = {name.upper() for name in Settings.model_fields}
 NOT_FOR_CONTAINERS = {"MODEL_DIR", "PYTHON"}  # an older name; the scripts' interpreter
@@ -45,7 +44,7 @@ def default_of(variable: str, text: str = COMPOSE_TEXT) -> set[str]:
 def test_every_setting_reaches_its_container() -> None:
     """As a variable; or as what compose itself does with it, such as a port."""
     triton, gateway = (set(COMPOSE["services"][name]["environment"]) for name in ("triton", "gateway"))
-    settings = first_cells("Settings")
+    settings = first_cells(README, "Settings")
     assert settings - NOT_FOR_CONTAINERS - BY_FILE - FIXED == (triton | gateway) & settings
     assert gateway >= GATEWAYS - FIXED
     interpolated = set(INTERPOLATED.findall(COMPOSE_TEXT))
@@ -65,8 +64,8 @@ def test_no_default_stands_twice() -> None:
 
 
 def test_variables_of_compose_alone_are_in_the_runbook() -> None:
-    told = set(re.findall(r"^\| `(\w+)`", RUNBOOK, re.MULTILINE))
-    assert set(INTERPOLATED.findall(COMPOSE_TEXT + CPU_TEXT)) - first_cells("Settings") == told - first_cells("Settings")
+    compose_alone = set(INTERPOLATED.findall(COMPOSE_TEXT + CPU_TEXT)) - first_cells(README, "Settings")
+    assert first_cells(RUNBOOK, "Settings") == compose_alone
 
 
 def test_containers_are_given_the_time_that_they_drain(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +91,9 @@ def test_only_the_gateway_starts_late_and_writes_nothing() -> None:
     gateway = COMPOSE["services"]["gateway"]
     assert gateway["depends_on"] == {"triton": {"condition": "service_healthy"}}
     assert gateway["read_only"] is True
-    assert COMPOSE["services"]["gateway"]["user"] == COMPOSE["services"]["triton"]["user"] == "${UID:-1000}:${GID:-1000}"
+    assert (
+        COMPOSE["services"]["gateway"]["user"] == COMPOSE["services"]["triton"]["user"] == "${UID:-1000}:${GID:-1000}"
+    )
 
 
 def test_the_cpu_file_takes_the_gpus_away_and_nothing_else() -> None:

@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -28,8 +29,21 @@ def image(name: str) -> str:
 
 
 def docker(*arguments: str, check: bool = True, timeout_s: float = 600) -> str:
+    return run(["docker", *arguments], check=check, timeout_s=timeout_s)
+
+
+def run(
+    command: list[str], *, check: bool = True, timeout_s: float = 600, environ: Mapping[str, str] = os.environ
+) -> str:
+    """What it writes, on both streams."""
     done = subprocess.run(
-        ["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=timeout_s
+        command,
+        check=False,
+        env=dict(environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout_s,
     )
     assert not check or done.returncode == 0, done.stdout[-3000:]
     return done.stdout
@@ -64,9 +78,7 @@ class Compose:
     def __call__(self, *arguments: str) -> str:
         files = [word for name in FILES for word in ("--file", str(REPOSITORY / name))]
         command = ["docker", "compose", "--project-name", PROJECT, *files, "--profile", "monitoring", *arguments]
-        done = subprocess.run(command, env=self._environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert done.returncode == 0, done.stdout[-3000:]
-        return done.stdout
+        return run(command, environ=self._environ)
 
     @property
     def url(self) -> str:

@@ -29,7 +29,10 @@ def test_too_little_shared_memory_is_named_with_its_cure(monkeypatch: pytest.Mon
     ("line", "cure"),
     [
         ("PermissionError: [Errno 13] Permission denied: '/m/hub'", f"{USER} has no access to /m/hub: give it access"),
-        ("failed ([Errno 30] Read-only file system: '/m/x.part')", f"{USER} has no access to /m/x.part: give it access"),
+        (
+            "failed ([Errno 30] Read-only file system: '/m/x.part')",
+            f"{USER} has no access to /m/x.part: give it access",
+        ),
         ("OSError: [Errno 28] No space left on device", "the disk is full: make room"),
         ("[hub_failed] cut ([Errno 122] Disk quota exceeded: '/m')", "the disk is full: make room"),
     ],
