@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 # The models' own regions take a few megabytes; a request takes its image's size, 20 MB at most, more than once.
-MIN_SHARED_MEMORY_BYTES: Final = 64_000_000
+MIN_SHARED_MEMORY_BYTES: Final = 32_000_000
 MEGABYTE: Final = 1e6
 
 NO_ACCESS: Final = re.compile(r"(?:Permission denied|Read-only file system): '([^']+)'")

@@ -32,7 +32,7 @@ def hub(models_dir: Path) -> Iterator[HubServer]:
 
 def test_no_room_in_shared_memory() -> None:
     said = start("--shm-size=8m", MODEL_ID=DEMO_MODEL_ID)
-    assert "serve: /dev/shm has 8 MB free of 8 MB, and Triton needs 64 MB" in said
+    assert "serve: /dev/shm has 8 MB free of 8 MB, and Triton needs 32 MB" in said
     assert "give the container more (shm_size in the compose file, docker run --shm-size)" in said
 
 

@@ -16,11 +16,11 @@ USER = f"user {os.getuid()}:{os.getgid()}"
 
 
 def test_too_little_shared_memory_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
-    shares = {"/dev/shm": (8e6, 3e6, 5e6), "/roomy": (64e6, 0, 64e6)}
+    shares = {"/dev/shm": (8e6, 3e6, 5e6), "/roomy": (64e6, 32e6, 32e6)}
     monkeypatch.setattr(cures.shutil, "disk_usage", lambda folder: shares[str(folder)])
     problem = cures.shared_memory_problem(Path("/dev/shm"))
     assert problem is not None
-    assert problem.startswith("/dev/shm has 5 MB free of 8 MB, and Triton needs 64 MB")
+    assert problem.startswith("/dev/shm has 5 MB free of 8 MB, and Triton needs 32 MB")
     assert "shm_size" in problem
     assert cures.shared_memory_problem(Path("/roomy")) is None
 
