@@ -29,6 +29,14 @@ OUTPUTS: Final = (
 ANSWER_GRACE_S: Final = 2.0  # Triton keeps the deadline itself; this is for its answer to arrive
 READY_TIMEOUT_S: Final = 2.0
 
+# Given any, tritonclient leaves its own ones out, so the bounds on messages stand here, too. Without the last two gRPC
+# waits up to two minutes between attempts to reach a Triton that was started again.
+_CHANNEL: Final = (
+    ("grpc.max_send_message_length", grpcclient.MAX_GRPC_MESSAGE_SIZE),
+    ("grpc.max_receive_message_length", grpcclient.MAX_GRPC_MESSAGE_SIZE),
+    ("grpc.initial_reconnect_backoff_ms", 250),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
 _CODED_MESSAGE: Final = re.compile(r"\[([a-z_]+)\] (.*)", re.DOTALL)
 
 
@@ -58,7 +66,7 @@ class TritonSegmenter:
 
     def __init__(self, url: str, *, traced: bool = False) -> None:
         """`traced` passes the trace of the request that is being served on to Triton."""
-        self._client = grpcclient.InferenceServerClient(url)
+        self._client = grpcclient.InferenceServerClient(url, channel_args=list(_CHANNEL))
         self._traced = traced
 
     async def close(self) -> None:

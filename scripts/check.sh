@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, format and types; changes nothing.
+# Lint, format, types and schemas; changes nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/environment.sh
@@ -16,3 +16,17 @@ for file in model_repository/*/1/model.py scripts/*.py; do
   mypy --no-error-summary "$file"
 done
 shellcheck --external-sources scripts/*.sh .ci/run
+
+schema() { check-jsonschema --quiet --builtin-schema "vendor.$1" "${@:2}"; }
+yamllint --strict .
+hadolint Dockerfile.*
+schema compose-spec docker-compose.yml
+sed 's/!reset //' docker-compose.cpu.yml | schema compose-spec --default-filetype yaml - # the schema knows no tags
+schema github-workflows .github/workflows/*.yml
+zizmor --quiet --offline .github/workflows
+if command -v promtool >/dev/null; then
+  promtool check config deploy/prometheus/prometheus.yml
+  promtool test rules deploy/prometheus/rules.test.yml
+else
+  echo "promtool is not installed (Debian, Ubuntu: apt-get install prometheus): the alert rules are not checked"
+fi

@@ -8,7 +8,8 @@ wait for ever. This supervisor does. It watches
     the engines' heartbeat files (which also say how many requests are unanswered),
 
 and when one of them is dead or stuck it ends the server with a clear last line and status 1, or, with --restart,
-starts it again. SIGTERM and SIGINT let running requests end, for --drain-timeout-s at most; a second one does not wait.
+starts it again, and counts that for Prometheus where there is a --metrics-port. SIGTERM and SIGINT let running requests
+end, for --drain-timeout-s at most; a second one does not wait.
 """
 
 import argparse
@@ -21,13 +22,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 
-from supervision.ports import PortError, check_ports
+from supervision.cures import find_cures
+from supervision.metrics import SupervisorMetrics
+from supervision.ports import Port, PortError, check_ports
 from supervision.server import Server, ServerFailed, ServerOptions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MAX_FAILURES = 5  # with --restart: so many failures in a row, each within the time below, are for a person to look at
 FAILURE_WINDOW_S = 120.0
 RESTART_PAUSE_S = 1.0
+HUB_CACHE_FOLDER = "huggingface"  # where the engine's downloads go, under the folder of models
 
 
 def main() -> int:
@@ -36,10 +40,17 @@ def main() -> int:
     stop = install_signal_handlers()
     try:
         options = read_options(arguments)
-        check_ports(options.host, options.ports)
+        check_ports(options.host, [*options.ports, *metrics_ports(arguments)])
     except PortError as error:
         say(str(error))
         return 2
+    cache = options.models_dir / HUB_CACHE_FOLDER
+    with SupervisorMetrics(options.host, arguments.metrics_port, cache) as metrics:
+        return supervise(options, stop, metrics, restart_wanted=arguments.restart)
+
+
+def supervise(options: ServerOptions, stop: "Stop", metrics: SupervisorMetrics, *, restart_wanted: bool) -> int:
+    """Runs servers, one after the other, until one is stopped in order or cannot be helped; returns the exit status."""
     failures = 0
     restart = False  # a server that cannot start at all is for a person to look at
     while True:
@@ -49,16 +60,18 @@ def main() -> int:
                 server.wait_ready(stop.requested)
                 if not stop.requested.is_set():
                     say(f"ready after {time.monotonic() - started:.1f} s")
-                    restart = arguments.restart
+                    restart = restart_wanted
                 server.watch(stop.requested)
                 server.drain(stop.at_once)
         except ServerFailed as failure:
             failures = failures + 1 if time.monotonic() - started < FAILURE_WINDOW_S else 1
+            details = [*failure.log_extract, *find_cures(failure.log_extract)]
             if not restart or failures >= MAX_FAILURES or stop.requested.is_set():
-                say(str(failure), *failure.log_extract)
+                say(str(failure), *details)
                 say("the server has been ended")
                 return 1
-            say(f"{failure}; starting the server again", *failure.log_extract)
+            say(f"{failure}; starting the server again", *details)
+            metrics.restarts += 1
             stop.requested.wait(RESTART_PAUSE_S)
         else:
             say("stopped")
@@ -91,12 +104,18 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model-repository", type=Path, default=REPOSITORY / "model_repository")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 in a container")
     parser.add_argument("--restart", action="store_true", help="start the server again when it failed")
+    parser.add_argument("--metrics-port", type=int, help="of the supervisor's own metrics; none without it")
     parser.add_argument("--drain-timeout-s", type=float, default=30.0, help="how long running requests may take to end")
     parser.add_argument(
         "--stall-timeout-s", type=float, default=120.0, help="a heartbeat this old means a stuck engine"
     )
     parser.add_argument("tritonserver_options", nargs="*", help="after --: passed on to tritonserver as they are")
     return parser.parse_args()
+
+
+def metrics_ports(arguments: argparse.Namespace) -> list[Port]:
+    """The port of the supervisor's own metrics, if any."""
+    return [] if arguments.metrics_port is None else [Port("--metrics-port", arguments.metrics_port)]
 
 
 def read_options(arguments: argparse.Namespace) -> ServerOptions:

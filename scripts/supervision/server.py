@@ -3,6 +3,7 @@
 import collections
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from typing import IO, Final, Self
 import psutil
 
 from supervision import heartbeats
+from supervision.cures import shared_memory_problem
 from supervision.ports import Port, read_port
 from supervision.processes import SHARED_MEMORY, GroupGuard, is_alive, is_stub, served_model
 
@@ -31,6 +33,9 @@ EXIT_TIMEOUT_S: Final = 30  # for tritonserver to finish what it has in hand
 END_GRACE_S: Final = 5.0  # for a server that has already failed
 LOG_LINES_KEPT: Final = 400
 LOG_LINES_SHOWN: Final = 12
+
+# Closed to everybody: what they are called with is made up at each start and told to nobody.
+ADMINISTRATIVE: Final = "model-repository,shared-memory,trace,logging"
 
 FAILED_LOAD: Final = "failed to load '"
 NO_GPU: Final = re.compile("CudaDriverHelper|CUDA driver")  # a host without one is told so at every start
@@ -97,9 +102,11 @@ class Server:
         self._health_failures = 0
 
     def __enter__(self) -> Self:
-        """Starts the process; raises ServerFailed where there is no tritonserver."""
+        """Starts the process; raises ServerFailed where there is no tritonserver, or no shared memory for it."""
         if shutil.which("tritonserver") is None:
             raise ServerFailed("there is no tritonserver on PATH; scripts/demo.sh sets one up")
+        if problem := shared_memory_problem(SHARED_MEMORY):
+            raise ServerFailed(problem)
         environment = {
             **SPIN_BRIEFLY,
             **os.environ,
@@ -149,6 +156,7 @@ class Server:
     def _command(self) -> list[str]:
         options = self._options
         http, grpc, metrics = (port.number for port in options.ports)
+        closed = f"{ADMINISTRATIVE}:key={secrets.token_urlsafe()}"
         return [
             "tritonserver",
             f"--model-repository={options.model_repository}",
@@ -158,6 +166,8 @@ class Server:
             f"--grpc-port={grpc}",
             f"--metrics-address={options.host}",
             f"--metrics-port={metrics}",
+            f"--http-restricted-api={closed}",
+            f"--grpc-restricted-protocol={closed}",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
             "--disable-auto-complete-config",  # the configurations are complete; completing them would cost a start
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",

@@ -5,33 +5,22 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from documents import README, first_cells, section
 
 from gateway.settings import Settings
 from paligemma_engine.metrics import FAMILIES, MetricKind
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
-README = (REPOSITORY / "README.md").read_text()
 INTERNAL = {"HEARTBEAT_DIR"}  # between the supervisor and its engines
 READS_A_VARIABLE = re.compile(r'environ(?:\.get\(|, |\[)"([A-Z_]+)"|^([A-Z_]+): Final = "\2"$', re.MULTILINE)
 SOURCES = ("gateway", "model_repository", "scripts")
-
-
-def section(title: str) -> str:
-    found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
-    assert found, title
-    return found[1]
-
-
-def first_cells(title: str) -> set[str]:
-    rows = [line.split("|")[1] for line in section(title).splitlines() if line.startswith("| `")]
-    return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
 
 
 def mapped_paths() -> list[str]:
     """The map's paths: its indentation is the tree's."""
     parents: list[str] = []
     paths = []
-    block = re.search(r"```\n(.*?)```", section("Map"), re.DOTALL)
+    block = re.search(r"```\n(.*?)```", section(README, "Map"), re.DOTALL)
     assert block
     for line in block[1].splitlines():
         name = line.split()[0]
@@ -69,17 +58,17 @@ def test_the_variables_are_those_that_are_read() -> None:
     )
     read = {name for pair in READS_A_VARIABLE.findall(sources) for name in pair if name}
     settings = {name.upper() for name in Settings.model_fields}
-    assert first_cells("Settings") == (read | settings | {"PYTHON"}) - INTERNAL
+    assert first_cells(README, "Settings") == (read | settings | {"PYTHON"}) - INTERNAL
 
 
 def test_the_metrics_are_those_that_are_exported() -> None:
-    assert first_cells("Metrics") == {family.name for family in FAMILIES}
+    assert first_cells(README, "Metrics") == {family.name for family in FAMILIES}
     for family in FAMILIES:
-        (row,) = [line for line in section("Metrics").splitlines() if f"`{family.name}`" in line]
+        (row,) = [line for line in section(README, "Metrics").splitlines() if f"`{family.name}`" in line]
         assert family.kind.value in row.split("|")[2]
         if family.kind is MetricKind.HISTOGRAM:
             bounds = ", ".join(f"{bound:g}" for bound in family.buckets)
-            assert bounds in section("Metrics")
+            assert bounds in section(README, "Metrics")
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from stack import (
     ChildProcess,
     Ports,
     answers_200,
+    free_ports,
     gateway,
     infer,
     serve,
@@ -72,7 +74,8 @@ def answers(ports: Ports, image: bytes) -> bool:
 def test_killed_stub_and_server_come_back(sample_image: bytes) -> None:
     """kill -9 of each process that the service stands on: noticed within 10 s, and requests answered within 60 s."""
     ports, prefixes = Ports.free(), []
-    with serve(ports, "--restart") as server, gateway(ports):
+    (metrics_port,) = free_ports(1)
+    with serve(ports, "--restart", "--metrics-port", str(metrics_port)) as server, gateway(ports):
         server.wait_for_line("^serve: ready", START_TIMEOUT_S)
         for find_victim, said in (
             (
@@ -92,6 +95,8 @@ def test_killed_stub_and_server_come_back(sample_image: bytes) -> None:
             wait_until(lambda: answers_200(f"http://127.0.0.1:{ports.gateway}/readyz"), 10, "gateway ready again")
             assert not [process for process in family if process.is_running()]
         prefixes.append(shared_memory_prefix(server))
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10) as response:
+            assert b"\nsupervisor_restarts_total 2\n" in response.read()
     assert not shared_memory(*prefixes)
 
 

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Builds the images and tests them with Docker, as an operator runs them; arguments go to pytest.
+#
+#   ./scripts/container_test.sh
+#   ./scripts/container_test.sh -k killed
+#   BUILD=off ./scripts/container_test.sh        with images that are there already
+#
+# Needs Docker with Compose 2.24 or newer; takes about ten minutes after the build. No GPU: the demo model runs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/environment.sh
+. scripts/environment.sh
+
+prepare_environment triton gateway scripts dev
+PATH=$venv/bin:$PATH
+if [ "${BUILD:-on}" = on ]; then
+  docker compose --file docker-compose.yml --file docker-compose.cpu.yml build
+fi
+exec python -m pytest --capture no "$@" tests/containers

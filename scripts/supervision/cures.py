@@ -1,0 +1,39 @@
+"""What to do about failures whose own messages do not say it: of shared memory, of files, of the disk."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Final
+
+# The models' own regions take a few megabytes; a request takes its image's size, 20 MB at most, more than once.
+MIN_SHARED_MEMORY_BYTES: Final = 32_000_000
+MEGABYTE: Final = 1e6
+
+NO_ACCESS: Final = re.compile(r"(?:Permission denied|Read-only file system): '([^']+)'")
+NO_SPACE: Final = re.compile(r"No space left on device|Disk quota exceeded")
+
+
+def shared_memory_problem(folder: Path) -> str | None:
+    """Why there is not enough shared memory, and what to do; None where there is."""
+    total, _, free = shutil.disk_usage(folder)
+    if free >= MIN_SHARED_MEMORY_BYTES:
+        return None
+    return (
+        f"{folder} has {free / MEGABYTE:.0f} MB free of {total / MEGABYTE:.0f} MB, and Triton needs "
+        f"{MIN_SHARED_MEMORY_BYTES / MEGABYTE:.0f} MB to hand tensors to its models: give the container more "
+        "(shm_size in the compose file, docker run --shm-size), or delete what others left there"
+    )
+
+
+def find_cures(lines: list[str]) -> list[str]:
+    """What to do about the files that a log's lines complain of."""
+    text = "\n".join(lines)
+    user = f"user {os.getuid()}:{os.getgid()}"
+    cures = [
+        f"{user} has no access to {path}: give it access, or run as the owner of that folder (UID and GID, in .env)"
+        for path in dict.fromkeys(NO_ACCESS.findall(text))
+    ]
+    if NO_SPACE.search(text):
+        cures.append("the disk is full: make room, or put MODELS_DIR on another; a download goes on where it stopped")
+    return cures

@@ -1,0 +1,126 @@
+"""The compose files and Dockerfiles against what they start: every variable, every drain, every folder."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from documents import README, RUNBOOK, first_cells
+
+from gateway.settings import Settings
+from serve import parse_arguments
+from supervision.server import END_GRACE_S, EXIT_TIMEOUT_S
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+COMPOSE_TEXT = (REPOSITORY / "docker-compose.yml").read_text()
+CPU_TEXT = (REPOSITORY / "docker-compose.cpu.yml").read_text()
+INTERPOLATED = re.compile(r"\$\{(\w+)")
+GATEWAYS = {name.upper() for name in Settings.model_fields}
+NOT_FOR_CONTAINERS = {"MODEL_DIR", "PYTHON"}  # an older name; the scripts' interpreter
+BY_FILE = {"HF_TOKEN", "HF_TOKEN_PATH"}  # the token is a secret, not a variable
+FIXED = {"GATEWAY_HOST", "GATEWAY_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT", "MODELS_DIR"}
+
+
+class Loader(yaml.SafeLoader):
+    """Knows compose's own tags, which take a setting of another file away."""
+
+
+Loader.add_constructor("!reset", lambda _loader, _node: None)
+COMPOSE: dict[str, Any] = yaml.load(COMPOSE_TEXT, Loader)
+CPU: dict[str, Any] = yaml.load(CPU_TEXT, Loader)
+
+
+def seconds(duration: str) -> float:
+    found = re.fullmatch(r"(\d+)s", duration)
+    assert found, duration
+    return float(found[1])
+
+
+def default_of(variable: str, text: str = COMPOSE_TEXT) -> set[str]:
+    return set(re.findall(rf"\$\{{{variable}:-([^}}]*)\}}", text))
+
+
+def test_every_setting_reaches_its_container() -> None:
+    """As a variable; or as what compose itself does with it, such as a port."""
+    triton, gateway = (set(COMPOSE["services"][name]["environment"]) for name in ("triton", "gateway"))
+    settings = first_cells(README, "Settings")
+    assert settings - NOT_FOR_CONTAINERS - BY_FILE - FIXED == (triton | gateway) & settings
+    assert gateway >= GATEWAYS - FIXED
+    interpolated = set(INTERPOLATED.findall(COMPOSE_TEXT))
+    assert interpolated >= FIXED | {"HF_TOKEN_PATH", "API_KEYS_FILE"}
+
+
+def test_no_default_stands_twice() -> None:
+    """What is not said is left to the servers; what is said is theirs, too."""
+    for name in ("triton", "gateway"):
+        set_here = {key for key, value in COMPOSE["services"][name]["environment"].items() if value is not None}
+        assert set_here <= {"MODEL_ID", "API_KEYS_FILE", "TRITON_GRPC_URL", "TRITON_METRICS_URL"}
+    fields = Settings.model_fields
+    assert default_of("MODEL_ID") == {fields["model_id"].default}
+    assert default_of("MODEL_ID", CPU_TEXT) == {"paligemma2-demo-224"}
+    assert default_of("GATEWAY_HOST") == {fields["gateway_host"].default}
+    assert default_of("GATEWAY_PORT") == {str(fields["gateway_port"].default)}
+
+
+def test_variables_of_compose_alone_are_in_the_runbook() -> None:
+    compose_alone = set(INTERPOLATED.findall(COMPOSE_TEXT + CPU_TEXT)) - first_cells(README, "Settings")
+    assert first_cells(RUNBOOK, "Settings") == compose_alone
+
+
+def test_containers_are_given_the_time_that_they_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["serve.py"])
+    triton = parse_arguments().drain_timeout_s + EXIT_TIMEOUT_S + END_GRACE_S
+    assert seconds(COMPOSE["services"]["triton"]["stop_grace_period"]) > triton
+    gateway = Settings.model_fields["request_timeout_s"].default
+    assert seconds(COMPOSE["services"]["gateway"]["stop_grace_period"]) > gateway
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_every_service_is_bounded_and_local(name: str) -> None:
+    service = COMPOSE["services"][name]
+    assert service["restart"] == "unless-stopped"
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+    assert service["deploy"]["resources"]["limits"]["memory"]
+    assert all(re.match(r"\$\{\w+_HOST:-127\.0\.0\.1\}:", port) for port in service["ports"])
+
+
+def test_only_the_gateway_starts_late_and_writes_nothing() -> None:
+    gateway = COMPOSE["services"]["gateway"]
+    assert gateway["depends_on"] == {"triton": {"condition": "service_healthy"}}
+    assert gateway["read_only"] is True
+    assert (
+        COMPOSE["services"]["gateway"]["user"] == COMPOSE["services"]["triton"]["user"] == "${UID:-1000}:${GID:-1000}"
+    )
+
+
+def test_the_cpu_file_takes_the_gpus_away_and_nothing_else() -> None:
+    (device,) = COMPOSE["services"]["triton"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+    triton = CPU["services"]["triton"]
+    assert triton.pop("deploy") == {"resources": {"reservations": {"devices": None}}}
+    assert triton.pop("ulimits") is None
+    assert [set(service) for service in CPU["services"].values()] == [{"environment"}, {"environment"}]
+
+
+def test_no_secret_gets_into_an_image() -> None:
+    """Neither as a variable nor as a file: what may enter a build is listed."""
+    allowed = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    assert "*" in allowed
+    assert {line for line in allowed if line.startswith("!")} == {
+        "!pyproject.toml",
+        "!gateway/",
+        "!model_repository/",
+        "!models/paligemma2-demo-224/",
+        "!models/vae-demo.npz",
+        "!scripts/serve.py",
+        "!scripts/supervision/",
+    }
+    for name in ("Dockerfile.triton", "Dockerfile.gateway"):
+        text = (REPOSITORY / name).read_text()
+        assert not re.search(r"TOKEN|PASSWORD|SECRET|KEY", text)
+        assert re.search(r"^USER 1000:1000$", text, re.MULTILINE)
+        assert re.search(r"^HEALTHCHECK ", text, re.MULTILINE)
+        assert not re.search(r"==\d", text), "pins stand in pyproject.toml"
