@@ -1,0 +1,34 @@
+"""Trains the demo model's mask VQ-VAE and writes its npz file.
+
+python scripts/train_vae.py --hours 1                 from nothing
+python scripts/train_vae.py --hours 1 --start models/vae-demo.npz
+Started again with the same folder, it goes on where it was.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from demo_training.progress import Run
+from demo_training.vae_training import VaeTraining
+
+
+def main() -> None:
+    """Trains, then writes the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hours", type=float, default=1.0, help="for the whole run, earlier sessions included")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--start", type=Path, help="npz file to go on from, with its codes")
+    parser.add_argument("--state", type=Path, default=Path(".training/vae"), help="folder of the saved state")
+    parser.add_argument("--output", type=Path, default=Path(".training/vae-demo.npz"))
+    arguments = parser.parse_args()
+    training = VaeTraining(Run(arguments.state, arguments.hours), arguments.seed, arguments.start)
+    training.train()
+    iou = training.held_out_iou()
+    np.savez(arguments.output, **training.vae.arrays())
+    print(f"{arguments.output}: held-out IoU {iou.mean():.4f}, 10th percentile {iou.quantile(0.1):.4f}")
+
+
+if __name__ == "__main__":
+    main()
