@@ -30,8 +30,9 @@ def main() -> None:
     parser.add_argument("--export", action="store_true", help="train no further")
     arguments = parser.parse_args()
     architecture = ARCHITECTURES[arguments.architecture]
+    run = Run(arguments.state, arguments.hours)
     training = PaliGemmaTraining(
-        Run(arguments.state, arguments.hours),
+        run,
         seed=arguments.seed,
         architecture=architecture,
         vae=TorchMaskVae.load(arguments.vae),
@@ -39,6 +40,7 @@ def main() -> None:
         device=arguments.device,
     )
     if not arguments.export:
+        run.stop_on_signals()
         training.train()
     export(training.averaged_model(), training.tokenizer, architecture, arguments.output)
 

@@ -2,7 +2,7 @@
 
 python scripts/train_vae.py --hours 1                 from nothing
 python scripts/train_vae.py --hours 1 --start models/vae-demo.npz
-Started again with the same folder, it goes on where it was.
+Started again with the same folder, it goes on where it was; --export writes what there is without training.
 """
 
 import argparse
@@ -22,9 +22,13 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="npz file to go on from, with its codes")
     parser.add_argument("--state", type=Path, default=Path(".training/vae"), help="folder of the saved state")
     parser.add_argument("--output", type=Path, default=Path(".training/vae-demo.npz"))
+    parser.add_argument("--export", action="store_true", help="train no further")
     arguments = parser.parse_args()
-    training = VaeTraining(Run(arguments.state, arguments.hours), arguments.seed, arguments.start)
-    training.train()
+    run = Run(arguments.state, arguments.hours)
+    training = VaeTraining(run, arguments.seed, arguments.start)
+    if not arguments.export:
+        run.stop_on_signals()
+        training.train()
     iou = training.held_out_iou()
     np.savez(arguments.output, **training.vae.arrays())
     print(f"{arguments.output}: held-out IoU {iou.mean():.4f}, 10th percentile {iou.quantile(0.1):.4f}")

@@ -1,9 +1,11 @@
 """A training run that can be stopped and gone on with: its clock, its saved state, its curve."""
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import torch
@@ -30,8 +32,17 @@ class Run:
         self._curve_file = folder / "curve.jsonl"
         self._total_s = hours * 3600
         self._saved_at = time.monotonic()
+        self._stopped = False
         self.seconds = 0.0
         self.step = 0
+
+    def stop_on_signals(self) -> None:
+        """SIGINT and SIGTERM end the session after the running step, so that nothing is lost."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopped = True
 
     @property
     def share(self) -> float:
@@ -47,10 +58,10 @@ class Run:
         return state
 
     def steps(self, name: str, until: float = 1.0) -> Iterator[int]:
-        """Numbers of steps until a share of the run is done, each with its time on the clock."""
+        """Numbers of steps until a share of the run is done or a signal came, each with its time on the clock."""
         shown = round(until * self._total_s)
         with tqdm(total=shown, initial=min(round(self.seconds), shown), desc=name, unit="s", mininterval=10) as bar:
-            while self.share < until:
+            while self.share < until and not self._stopped:
                 started = time.monotonic()
                 yield self.step
                 passed = time.monotonic() - started

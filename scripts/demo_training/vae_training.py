@@ -25,6 +25,7 @@ _DEAD_BELOW: Final = 0.03  # codes used so seldom (of an even share) are given t
 _REVIVED: Final = 0.5  # of an even share: how large they count at first
 _STEEPNESS: Final = 6.0
 _LOG_STEPS: Final = 100
+_KMEANS_MASKS: Final = 2048
 _KMEANS_ROUNDS: Final = 20
 
 
@@ -44,12 +45,13 @@ class VaeTraining:
         self.vae = TorchMaskVae.load(start) if start else TorchMaskVae()
         self._optimizer = torch.optim.AdamW(self.vae.parameters(), lr=_RATE, weight_decay=1e-4)
         self._has_codes = self._tuned
+        self._codes_stay = False  # whoever was trained on them needs them as they are, however long the run goes on
         self._start_statistics()
         self._generator = torch.Generator().manual_seed(seed)
         if state := run.load():
             self.vae.load_state_dict(state["vae"])
             self._optimizer.load_state_dict(state["optimizer"])
-            self._has_codes = state["has_codes"]
+            self._has_codes, self._codes_stay = state["has_codes"], state["codes_stay"]
         self._held_out = torch.from_numpy(sample_masks(_HELD_OUT_SEED, _HELD_OUT))
 
     def train(self) -> None:
@@ -57,18 +59,26 @@ class VaeTraining:
         if not self._tuned:
             for step in self._run.steps("plain autoencoder", _PLAIN_UNTIL):
                 self._step(step, "plain")
-        if not self._has_codes:
+        if not self._has_codes and self._run.share >= _PLAIN_UNTIL:
             self._start_codes()
-        for step in self._run.steps("with codes", _CODES_UNTIL):
-            self._step(step, "codes")
-        for step in self._run.steps("decoder alone"):
+        if not self._codes_stay:
+            for step in self._run.steps("with codes", _CODES_UNTIL):
+                self._step(step, "codes")
+            self._codes_stay = self._run.share >= _CODES_UNTIL
+        for step in self._run.steps("decoder alone"):  # none after a signal
             self._step(step, "decoder")
         self.save()
 
     def save(self) -> None:
         """Saves the state."""
-        state = {"vae": self.vae.state_dict(), "optimizer": self._optimizer.state_dict(), "has_codes": self._has_codes}
-        self._run.save(state)
+        self._run.save(
+            {
+                "vae": self.vae.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "has_codes": self._has_codes,
+                "codes_stay": self._codes_stay,
+            }
+        )
 
     @torch.no_grad()
     def held_out_iou(self) -> torch.Tensor:
@@ -138,7 +148,7 @@ class VaeTraining:
     @torch.no_grad()
     def _start_codes(self) -> None:
         """k-means on the encoder's vectors."""
-        masks = torch.from_numpy(sample_masks(self._seed - 1, 16 * layout.CODEBOOK_SIZE))
+        masks = torch.from_numpy(sample_masks(self._seed - 1, _KMEANS_MASKS))
         vectors = self.vae.encoder(2 * (masks[:, None] - 0.5)).permute(0, 2, 3, 1).reshape(-1, layout.EMBEDDING_SIZE)
         centres = vectors[torch.randperm(len(vectors), generator=self._generator)[: layout.CODEBOOK_SIZE]]
         for _ in range(_KMEANS_ROUNDS):
