@@ -2,12 +2,14 @@
 
 python scripts/train_paligemma.py --hours 8                                           from nothing
 python scripts/train_paligemma.py --hours 8 --warm-from models/paligemma2-demo-224    from other weights
-python scripts/train_paligemma.py --hours 12 --architecture large --device cuda       a larger one, on a GPU
+python scripts/train_paligemma.py --hours 12 --architecture large                     a larger one, for a GPU
 Started again with the same folder, it goes on where it was; --export writes what there is without training.
 """
 
 import argparse
 from pathlib import Path
+
+import torch
 
 from demo_training.export import export
 from demo_training.network import ARCHITECTURES
@@ -22,7 +24,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=8.0, help="for the whole run, earlier sessions included")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--architecture", choices=ARCHITECTURES, default="small")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--vae", type=Path, default=Path("models/vae-demo.npz"), help="makes the mask codes")
     parser.add_argument("--warm-from", type=Path, help="checkpoint to start from")
     parser.add_argument("--state", type=Path, default=Path(".training/paligemma"), help="folder of the saved state")

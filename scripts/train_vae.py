@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from demo_training.progress import Run
 from demo_training.vae_training import VaeTraining
@@ -22,10 +23,11 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="npz file to go on from, with its codes")
     parser.add_argument("--state", type=Path, default=Path(".training/vae"), help="folder of the saved state")
     parser.add_argument("--output", type=Path, default=Path(".training/vae-demo.npz"))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--export", action="store_true", help="train no further")
     arguments = parser.parse_args()
     run = Run(arguments.state, arguments.hours)
-    training = VaeTraining(run, arguments.seed, arguments.start)
+    training = VaeTraining(run, seed=arguments.seed, start=arguments.start, device=arguments.device)
     if not arguments.export:
         run.stop_on_signals()
         training.train()

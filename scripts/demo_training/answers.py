@@ -41,7 +41,8 @@ class AnswerTokens:
             token_ids int64[S, L], padded on the right; prefix_lengths int64[S]; labels int64[S, L], the token that
             follows each, -100 where nothing is learned.
         """
-        bins = (batch.boxes * (LOC_BINS - 1)).round().long().clamp(0, LOC_BINS - 1)
+        bins = (batch.boxes * (LOC_BINS - 1)).round().long().clamp(0, LOC_BINS - 1).cpu()
+        codes = codes.cpu()
         rows, lengths = [], []
         for asked in batch.asked:
             prefix = self.prefix(asked)

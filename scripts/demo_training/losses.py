@@ -69,18 +69,18 @@ def selection_loss(
     network: TrainedNetwork, hidden: torch.Tensor, batch: Batch, targets: Targets
 ) -> tuple[torch.Tensor, Figures]:
     """Which patches are meant, and box and mask of the one object that is, from image positions float[S, P, width]."""
-    wanted = torch.zeros(hidden.shape[:2])
+    wanted = torch.zeros(hidden.shape[:2], device=hidden.device)
     for index, asked in enumerate(batch.asked):
         for target in asked.targets:
             wanted[index] = torch.maximum(wanted[index], (batch.shares[target] >= OBJECT_SHARE).float())
     logits = network.selection_head(network.selection_norm(hidden)).float()[..., 0]
-    weight = torch.where(wanted > 0, _SELECTED_WEIGHT, 1.0)
+    weight = 1 + (_SELECTED_WEIGHT - 1) * wanted
     loss = nn.functional.binary_cross_entropy_with_logits(logits, wanted, weight)
     single = [(index, asked.targets[0]) for index, asked in enumerate(batch.asked) if len(asked.targets) == 1]
     figures: Figures = {}
     if single:
-        rows = torch.tensor([index for index, _ in single])
-        objects = torch.tensor([target for _, target in single])
+        rows = torch.tensor([index for index, _ in single], device=hidden.device)
+        objects = torch.tensor([target for _, target in single], device=hidden.device)
         pooled = torch.einsum("np,npd->nd", targets.pooling[objects], hidden[rows].float())
         meant = Targets(
             targets.codes[objects],
@@ -108,7 +108,7 @@ def answer_loss(
     losses = -(soft[right] * logprobs[:, : soft.shape[1]]).sum(-1)
     weights = torch.ones_like(losses)
     firsts = torch.zeros_like(places)
-    firsts[torch.arange(len(labels)), places.int().argmax(1)] = True
+    firsts[torch.arange(len(labels), device=labels.device), places.int().argmax(1)] = True
     weights[firsts[places]] = _FIRST_TOKEN_WEIGHT
     with torch.no_grad():
         guessed = logprobs.argmax(-1)
@@ -125,9 +125,10 @@ def answer_loss(
 
 def patch_labels(batch: Batch, shape: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
     """int64[B, P] each: kind and colour of what covers most of a patch, the number after the last for background."""
-    most = torch.full(shape, OBJECT_SHARE)
-    kinds = torch.full(shape, len(KINDS))
-    colours = torch.full(shape, len(COLOURS))
+    device = batch.shares.device
+    most = torch.full(shape, OBJECT_SHARE, device=device)
+    kinds = torch.full(shape, len(KINDS), device=device)
+    colours = torch.full(shape, len(COLOURS), device=device)
     for index, picture in enumerate(batch.pictures.tolist()):
         more = batch.shares[index] > most[picture]
         most[picture] = torch.where(more, batch.shares[index], most[picture])

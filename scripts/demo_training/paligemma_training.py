@@ -58,7 +58,7 @@ class PaliGemmaTraining:
         self.network = TrainedNetwork(model, self.tokenizer).to(device)
         self._average = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
         self._optimizers = _optimizers(self.network)
-        if state := run.load():
+        if state := run.load(device):
             self.network.load_state_dict(state["network"])
             self._average = {name: weight.to(device) for name, weight in state["average"].items()}
             for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):

@@ -49,11 +49,11 @@ class Run:
         """How much of the whole run is done, in [0, 1]."""
         return min(self.seconds / self._total_s, 1.0)
 
-    def load(self) -> dict[str, Any] | None:
-        """What was saved last, or None; the clock goes on from there."""
+    def load(self, device: str) -> dict[str, Any] | None:
+        """What was saved last, its tensors on a device, or None; the clock goes on from there."""
         if not self._state_file.exists():
             return None
-        state: dict[str, Any] = torch.load(self._state_file, weights_only=True)
+        state: dict[str, Any] = torch.load(self._state_file, map_location=device, weights_only=True)
         self.seconds, self.step = state["seconds"], state["step"]
         return state
 

@@ -32,27 +32,29 @@ _KMEANS_ROUNDS: Final = 20
 class VaeTraining:
     """One run; `run` does all of it, or what an earlier session left."""
 
-    def __init__(self, run: Run, seed: int, start: Path | None) -> None:
+    def __init__(self, run: Run, *, seed: int, start: Path | None, device: str = "cpu") -> None:
         """Args:
         run: where the state lies.
         seed: of the masks.
         start: an npz file to go on from, with its codes: the plain phase is left out then.
+        device: `cpu` or `cuda`.
         """
         self._run = run
         self._seed = seed
         self._tuned = start is not None
         torch.manual_seed(seed)
-        self.vae = TorchMaskVae.load(start) if start else TorchMaskVae()
+        self._device = device
+        self.vae = (TorchMaskVae.load(start) if start else TorchMaskVae()).to(device)
         self._optimizer = torch.optim.AdamW(self.vae.parameters(), lr=_RATE, weight_decay=1e-4)
         self._has_codes = self._tuned
         self._codes_stay = False  # whoever was trained on them needs them as they are, however long the run goes on
         self._start_statistics()
-        self._generator = torch.Generator().manual_seed(seed)
-        if state := run.load():
+        self._generator = torch.Generator(device).manual_seed(seed)
+        if state := run.load(device):
             self.vae.load_state_dict(state["vae"])
             self._optimizer.load_state_dict(state["optimizer"])
             self._has_codes, self._codes_stay = state["has_codes"], state["codes_stay"]
-        self._held_out = torch.from_numpy(sample_masks(_HELD_OUT_SEED, _HELD_OUT))
+        self._held_out = torch.from_numpy(sample_masks(_HELD_OUT_SEED, _HELD_OUT)).to(device)
 
     def train(self) -> None:
         """Trains to the end of the run's time, saving now and then."""
@@ -90,7 +92,7 @@ class VaeTraining:
     def _step(self, step: int, phase: str) -> None:
         for group in self._optimizer.param_groups:
             group["lr"] = self._rate(phase)
-        masks = torch.from_numpy(sample_masks(self._seed + step, _BATCH))
+        masks = torch.from_numpy(sample_masks(self._seed + step, _BATCH)).to(self._device)
         loss = self._loss(masks, phase)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -148,9 +150,10 @@ class VaeTraining:
     @torch.no_grad()
     def _start_codes(self) -> None:
         """k-means on the encoder's vectors."""
-        masks = torch.from_numpy(sample_masks(self._seed - 1, _KMEANS_MASKS))
+        masks = torch.from_numpy(sample_masks(self._seed - 1, _KMEANS_MASKS)).to(self._device)
         vectors = self.vae.encoder(2 * (masks[:, None] - 0.5)).permute(0, 2, 3, 1).reshape(-1, layout.EMBEDDING_SIZE)
-        centres = vectors[torch.randperm(len(vectors), generator=self._generator)[: layout.CODEBOOK_SIZE]]
+        order = torch.randperm(len(vectors), generator=self._generator, device=self._device)
+        centres = vectors[order[: layout.CODEBOOK_SIZE]]
         for _ in range(_KMEANS_ROUNDS):
             nearest = torch.cdist(vectors, centres).argmin(1)
             chosen = nn.functional.one_hot(nearest, layout.CODEBOOK_SIZE).float()

@@ -283,10 +283,10 @@ def test_the_autoencoder_learns_from_nothing_and_keeps_its_codes_at_last(
     monkeypatch.setattr(vae_training, "_HELD_OUT", 16)
     monkeypatch.setattr(vae_training, "_BATCH", 8)
     monkeypatch.setattr(vae_training, "_KMEANS_MASKS", 32)
-    VaeTraining(Run(tmp_path, 12 / 3600), 1, None).train()
-    stopped = VaeTraining(Run(tmp_path, 12 / 3600), 1, None)
+    VaeTraining(Run(tmp_path, 12 / 3600), seed=1, start=None).train()
+    stopped = VaeTraining(Run(tmp_path, 12 / 3600), seed=1, start=None)
     codes = stopped.vae.codebook.clone()
-    longer = VaeTraining(Run(tmp_path, 20 / 3600), 1, None)
+    longer = VaeTraining(Run(tmp_path, 20 / 3600), seed=1, start=None)
     longer.train()
     assert torch.equal(longer.vae.codebook, codes)
     phases = [line["phase"] for line in curve(tmp_path)]
