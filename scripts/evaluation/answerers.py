@@ -30,7 +30,6 @@ class Server:
         """Takes the gateway's address, and a model's id where it is not the server's own."""
         self._url = url.rstrip("/")
         self._more = {"model_id": model_id} if model_id else {}
-        self._client = httpx2.Client(timeout=_TIMEOUT_S)
 
     def ask(self, cases: list[Case]) -> list[Answer]:
         """One request after another."""
@@ -46,8 +45,8 @@ class Server:
             "return_image": "false",
             **self._more,
         }
-        response = self._client.post(
-            f"{self._url}/segment", data=fields, files={"image_file": ("case.png", file.getvalue())}
+        response = httpx2.post(
+            f"{self._url}/segment", timeout=_TIMEOUT_S, data=fields, files={"image_file": ("case.png", file.getvalue())}
         )
         response.raise_for_status()
         answer = response.json()
