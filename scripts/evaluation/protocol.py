@@ -51,10 +51,15 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class ObjectScore:
-    """How well one object was found: both in [0, 1], 0 where it was not."""
+    """How well one object was found: in [0, 1], 0 where it was not; `detect` has no masks to be scored."""
 
-    mask_iou: float
+    mask_iou: float | None
     box_iou: float
+
+    @property
+    def worth(self) -> float:
+        """The mask's IoU, or the box's where no mask was asked for."""
+        return self.box_iou if self.mask_iou is None else self.mask_iou
 
 
 def is_well_formed(text: str, task: str) -> bool:
@@ -67,17 +72,17 @@ def score(answer: Answer, truths: list[Truth], task: str) -> list[ObjectScore]:
     """One score for each true object.
 
     Where one is meant, the first of the answer counts, as in the protocol; where several are, the pairing that fits
-    best. `detect` has no masks: its objects are scored by their boxes alone.
+    best.
     """
     if len(truths) == 1:
-        return [_pair(answer.objects[0], truths[0], task) if answer.objects else ObjectScore(0.0, 0.0)]
+        return [_pair(answer.objects[0] if answer.objects else None, truths[0], task)]
     predicted: list[Predicted | None] = [*answer.objects[: len(truths) + 1], *([None] * len(truths))]
     pairings = itertools.permutations(range(len(predicted)), len(truths))
     scored = (
         [_pair(predicted[index], truth, task) for index, truth in zip(pairing, truths, strict=True)]
         for pairing in pairings
     )
-    return max(scored, key=lambda scores: sum(each.mask_iou for each in scores))
+    return max(scored, key=lambda scores: sum(each.worth for each in scores))
 
 
 def paste(raw: NDArray[np.float32], box: Box, size: tuple[int, int]) -> Mask | None:
@@ -111,9 +116,9 @@ def _area(box: Box) -> float:
 
 
 def _pair(predicted: Predicted | None, truth: Truth, task: str) -> ObjectScore:
-    if predicted is None:
-        return ObjectScore(0.0, 0.0)
-    boxes = box_iou(predicted.box, truth.box)
+    boxes = box_iou(predicted.box, truth.box) if predicted else 0.0
     if task == "detect":
-        return ObjectScore(boxes, boxes)
-    return ObjectScore(mask_iou(predicted.mask, truth.mask) if predicted.mask is not None else 0.0, boxes)
+        return ObjectScore(None, boxes)
+    if predicted is None or predicted.mask is None:
+        return ObjectScore(0.0, boxes)
+    return ObjectScore(mask_iou(predicted.mask, truth.mask), boxes)

@@ -21,10 +21,10 @@ class Judged:
 
     @property
     def worth(self) -> float:
-        """Mean IoU; for an absent object 1 where the answer is empty."""
+        """Mean IoU, of boxes for `detect`; for an absent object 1 where the answer is empty."""
         if not self.case.truths:
             return float(not self.answer.objects)
-        return sum(each.mask_iou for each in self.scores) / len(self.scores)
+        return sum(each.worth for each in self.scores) / len(self.scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,8 @@ def _grouped(rows: list[_Row], key: Callable[[_Row], str]) -> dict[str, Any]:
 
 
 def _figures(rows: list[_Row]) -> dict[str, Any]:
-    figures: dict[str, Any] = {"objects": len(rows), "mean_iou": _mean(row.score.mask_iou for row in rows)}
+    ious = [row.score.mask_iou for row in rows if row.score.mask_iou is not None]
+    figures: dict[str, Any] = {"objects": len(rows), "mean_iou": _mean(ious)}
     for threshold in BOX_THRESHOLDS:
         figures[f"box_accuracy_{threshold}"] = _mean(float(row.score.box_iou >= threshold) for row in rows)
     return figures

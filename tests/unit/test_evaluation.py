@@ -97,8 +97,17 @@ def test_several_objects_are_paired_as_fits_best() -> None:
 
 def test_detect_is_scored_by_boxes() -> None:
     answer = Answer("", [Predicted(truth(0, 0, 10, 10).box, None)])
-    assert score(answer, [truth(0, 0, 10, 10)], "detect")[0].mask_iou == 1
-    assert score(answer, [truth(0, 0, 10, 10)], "segment")[0].mask_iou == 0
+    (detected,) = score(answer, [truth(0, 0, 10, 10)], "detect")
+    assert (detected.mask_iou, detected.box_iou) == (None, 1)
+    (segmented,) = score(answer, [truth(0, 0, 10, 10)], "segment")
+    assert (segmented.mask_iou, segmented.box_iou) == (0, 1)
+
+
+def test_detect_counts_in_box_accuracy_alone() -> None:
+    answer = Answer(LOCS + " thing", [Predicted(truth(0, 0, 10, 10).box, None)])
+    meant = [truth(0, 0, 10, 10)]
+    table = summarize([judge(case(meant, task="detect"), answer), judge(case(meant), Answer("", []))])
+    assert (table["present"]["mean_iou"], table["present"]["box_accuracy_0.5"]) == (0, 0.5)
 
 
 def test_the_table() -> None:
