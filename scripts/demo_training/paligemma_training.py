@@ -24,7 +24,6 @@ _WARM_UP_STEPS: Final = 40
 _FALLING_FROM: Final = 0.45  # share of the run from which the rate falls to a twentieth
 _LOWEST_RATE: Final = 0.05
 _MATRIX_DIMENSIONS: Final = 2
-_MATRIX_RATE: Final = 1.0  # of the stage's rate
 _WEIGHT_DECAY: Final = 0.02
 _AVERAGING: Final = 0.995  # of the weights that are exported, per step
 _LOG_STEPS: Final = 25
@@ -67,7 +66,7 @@ class PaliGemmaTraining:
     def train(self) -> None:
         """Trains to the end of the run's time, saving now and then."""
         for stage in stages(warm=self._warm):
-            if self._run.share >= stage.until:
+            if self._run.share >= stage.until or self._run.stopped:
                 continue
             started = self._run.step
             batches = self._batches(stage)
@@ -114,7 +113,7 @@ class PaliGemmaTraining:
         factor = min(1.0, (stage_step + 1) / _WARM_UP_STEPS) * cosine
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate * group["share"] * factor
+                group["lr"] = rate * factor
 
     def _step(self, stage: Stage, batch: Batch) -> Figures:
         batch.to(self._device)
@@ -176,8 +175,6 @@ def _optimizers(network: TrainedNetwork) -> list[torch.optim.Optimizer]:
         is_matrix = ".layers." in name and weight.ndim == _MATRIX_DIMENSIONS
         (matrices if is_matrix else others).append(weight)
     return [
-        torch.optim.Muon(
-            [{"params": matrices, "share": _MATRIX_RATE}], weight_decay=_WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"
-        ),
-        torch.optim.AdamW([{"params": others, "share": 1.0}], betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(matrices, weight_decay=_WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),  # one rate fits both
+        torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0),
     ]

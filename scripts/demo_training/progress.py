@@ -20,6 +20,7 @@ class Run:
     Attributes:
         seconds: trained so far, over all sessions.
         step: steps so far.
+        stopped: whether a signal came.
     """
 
     def __init__(self, folder: Path, hours: float) -> None:
@@ -32,7 +33,7 @@ class Run:
         self._curve_file = folder / "curve.jsonl"
         self._total_s = hours * 3600
         self._saved_at = time.monotonic()
-        self._stopped = False
+        self.stopped = False
         self.seconds = 0.0
         self.step = 0
 
@@ -42,7 +43,7 @@ class Run:
             signal.signal(number, self._stop)
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._stopped = True
+        self.stopped = True
 
     @property
     def share(self) -> float:
@@ -61,7 +62,7 @@ class Run:
         """Numbers of steps until a share of the run is done or a signal came, each with its time on the clock."""
         shown = round(until * self._total_s)
         with tqdm(total=shown, initial=min(round(self.seconds), shown), desc=name, unit="s", mininterval=10) as bar:
-            while self.share < until and not self._stopped:
+            while self.share < until and not self.stopped:
                 started = time.monotonic()
                 yield self.step
                 passed = time.monotonic() - started
