@@ -9,7 +9,7 @@ from demo_training.names import TASKS
 from demo_training.vocabulary import LOC_TOKENS, SEG_TOKENS
 
 LOC_BINS: Final = len(LOC_TOKENS)
-_SPREAD_BINS: Final = 2.5  # of the right loc token: a pixel of 224 is 4.6 bins
+_SPREAD_PIXELS: Final = 0.6  # of the right loc token, over its neighbours
 _CODE_TEMPERATURE: Final = 0.12  # of the mean squared distance between codes
 _IGNORED: Final = -100
 
@@ -17,8 +17,13 @@ _IGNORED: Final = -100
 class AnswerTokens:
     """Turns prompts and objects into sequences for training."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        """Takes the model's tokenizer."""
+    def __init__(self, tokenizer: Any, *, image_size: int) -> None:
+        """Takes the model's tokenizer, and the pixels of its pictures' sides.
+
+        Only the bins of whole pixels are ever the answer: where all 1024 were, none of them could become likely enough
+        to win against the end of the answer, and nearly all answers stayed empty.
+        """
+        self._pixel_bins = (torch.arange(image_size + 1) * (LOC_BINS - 1) / image_size).round().long()
         self._tokenizer = tokenizer
         self._size = len(tokenizer)
         self.first_loc: int = tokenizer.convert_tokens_to_ids(LOC_TOKENS[0])
@@ -41,7 +46,7 @@ class AnswerTokens:
             token_ids int64[S, L], padded on the right; prefix_lengths int64[S]; labels int64[S, L], the token that
             follows each, -100 where nothing is learned.
         """
-        bins = (batch.boxes * (LOC_BINS - 1)).round().long().clamp(0, LOC_BINS - 1).cpu()
+        bins = self.loc_bins(batch.boxes.cpu())
         codes = codes.cpu()
         rows, lengths = [], []
         for asked in batch.asked:
@@ -59,15 +64,20 @@ class AnswerTokens:
         """`<bos>`, the prompt, and the newline that the processor adds."""
         return [self._tokenizer.bos_token_id, *self._words(f"{asked.task} {asked.words}"), *self._words("\n")]
 
+    def loc_bins(self, boxes: torch.Tensor) -> torch.Tensor:
+        """float[N, 4] in [0, 1] -> int64[N, 4]: the bins of the nearest whole pixels."""
+        last = len(self._pixel_bins) - 1
+        return self._pixel_bins.to(boxes.device)[(boxes * last).round().long().clamp(0, last)]
+
     def soft_targets(self, codebook: torch.Tensor) -> torch.Tensor:
         """float[V, V]: for each token the distribution to be learned: loc tokens spread over near ones, seg tokens over
         codes that are alike (codebook: float[128, D]), all others sure.
         """
         targets = torch.eye(self._size)
-        bins = torch.arange(LOC_BINS, dtype=torch.float32)
-        near = torch.softmax(-((bins[:, None] - bins) ** 2) / (2 * _SPREAD_BINS**2), dim=1)
-        locs = slice(self.first_loc, self.first_loc + LOC_BINS)
-        targets[locs, locs] = near
+        pixels = torch.arange(len(self._pixel_bins), dtype=torch.float32)
+        near = torch.softmax(-((pixels[:, None] - pixels) ** 2) / (2 * _SPREAD_PIXELS**2), dim=1)
+        locs = self.first_loc + self._pixel_bins
+        targets[locs[:, None], locs] = near
         distances = torch.cdist(codebook, codebook).square()
         segs = slice(self.first_seg, self.first_seg + len(SEG_TOKENS))
         targets[segs, segs] = torch.softmax(-distances / (_CODE_TEMPERATURE * distances.mean()), dim=1)

@@ -39,7 +39,7 @@ class Targets:
 
 def make_targets(batch: Batch, codes: torch.Tensor, soft: torch.Tensor, tokens: AnswerTokens) -> Targets:
     """From the objects' codes int64[N, 16] and the tokens' soft targets float[V, V]."""
-    bins = (batch.boxes * (LOC_BINS - 1)).round().long()
+    bins = tokens.loc_bins(batch.boxes)
     locs = soft[tokens.first_loc :, tokens.first_loc :][:LOC_BINS, :LOC_BINS]
     segs = soft[tokens.first_seg :, tokens.first_seg :][: layout.CODEBOOK_SIZE, : layout.CODEBOOK_SIZE]
     inside = (batch.shares >= OBJECT_SHARE) * batch.shares

@@ -49,7 +49,7 @@ class PaliGemmaTraining:
         self._warm = warm_from is not None
         torch.manual_seed(seed)
         self.tokenizer = make_tokenizer()
-        self._tokens = AnswerTokens(self.tokenizer)
+        self._tokens = AnswerTokens(self.tokenizer, image_size=architecture.image_size)
         self._soft = self._tokens.soft_targets(vae.codebook.cpu()).to(device)
         model = make_model(architecture, self.tokenizer)
         if warm_from is not None:

@@ -34,6 +34,7 @@ class Stage:
 _EASY: Final = SceneStyle(max_turn_degrees=6, far_turn_degrees=6, min_side=0.2, counts=(3, 3, 2), overlap=1.0)
 _SINGLE: Final = Diet()
 _ANSWERS: Final = replace(_SINGLE, plain_share=0.3)
+_SELECTION: Final = replace(_SINGLE, pictures=32, several_share=0.2)
 _VISION: Final = replace(_SINGLE, pictures=48, prompts=1)
 
 
@@ -47,7 +48,7 @@ def stages(*, warm: bool) -> list[Stage]:
     )
     rest = [
         Stage(name="vision", trains=VISION, until=0.25, rate=1.5e-3, diet=_VISION),
-        Stage(name="selection", trains=SELECTION, until=0.5, rate=1.5e-3, diet=replace(_SINGLE, pictures=32)),
+        Stage(name="selection", trains=SELECTION, until=0.5, rate=1.5e-3, diet=_SELECTION),
         Stage(name="answers", trains=ANSWERS, until=0.75, rate=1.2e-3, diet=_ANSWERS),
         Stage(name="several", trains=ANSWERS, until=1.0, rate=1.2e-3, diet=replace(_ANSWERS, several_share=0.2)),
     ]

@@ -113,7 +113,7 @@ def test_answers_are_what_the_parser_reads(tokenizer: Any, task: str, has_masks:
     boxes = [[0.0, 0.1, 0.5, 0.6], [0.25, 0.5, 1.0, 0.75]]
     batch = batch_of([Asked(0, task, "red car ; dog", (1, 0), "several"), Asked(0, task, "ox", (), "absent")], boxes)
     codes = torch.arange(32).reshape(2, 16)
-    tokens = AnswerTokens(tokenizer)
+    tokens = AnswerTokens(tokenizer, image_size=224)
     token_ids, lengths, labels = tokens.sequences(batch, codes)
     assert tokenizer.decode(token_ids[0, 1 : lengths[0]]) == f"{task} red car ; dog\n"
     answers = [row[row >= 0].tolist() for row in labels]
@@ -122,7 +122,7 @@ def test_answers_are_what_the_parser_reads(tokenizer: Any, task: str, has_masks:
     texts = [tokenizer.decode([token]) for token in answers[0][:-1]]
     parsed = parse_sequence(texts, [0.0] * len(texts))
     assert [found.box_xyxy for found in parsed] == [
-        pytest.approx((box[1], box[0], box[3], box[2]), abs=1e-3) for box in reversed(boxes)
+        pytest.approx((box[1], box[0], box[3], box[2]), abs=0.5 / 224 + 1e-3) for box in reversed(boxes)
     ]
     assert [found.codes for found in parsed] == [tuple(row.tolist()) if has_masks else None for row in codes.flip(0)]
     assert [found.label for found in parsed] == ([""] * 2 if has_masks else ["red car", "dog"])
@@ -130,7 +130,9 @@ def test_answers_are_what_the_parser_reads(tokenizer: Any, task: str, has_masks:
 
 def test_each_answer_token_is_learned_from_the_one_before(tokenizer: Any) -> None:
     batch = batch_of([Asked(0, "segment", "dog", (0,), "name")], [[0.0, 0.0, 1.0, 1.0]])
-    token_ids, lengths, labels = AnswerTokens(tokenizer).sequences(batch, torch.zeros(1, 16, dtype=torch.long))
+    token_ids, lengths, labels = AnswerTokens(tokenizer, image_size=224).sequences(
+        batch, torch.zeros(1, 16, dtype=torch.long)
+    )
     learned = (labels[0] >= 0).nonzero().flatten()
     assert learned.tolist() == list(range(int(lengths[0]) - 1, token_ids.shape[1] - 1))
     assert torch.equal(labels[0, learned], token_ids[0, learned + 1])
@@ -139,12 +141,16 @@ def test_each_answer_token_is_learned_from_the_one_before(tokenizer: Any) -> Non
 def test_soft_targets_are_largest_at_the_right_token_and_spread_over_near_ones(
     tokenizer: Any, vae: TorchMaskVae
 ) -> None:
-    tokens = AnswerTokens(tokenizer)
+    tokens = AnswerTokens(tokenizer, image_size=224)
     soft = tokens.soft_targets(vae.codebook)
     torch.testing.assert_close(soft.sum(1), torch.ones(len(soft)))
     assert torch.equal(soft.argmax(1), torch.arange(len(soft)))
-    row = soft[tokens.first_loc + 500]
-    assert row[tokens.first_loc + 502] == row[tokens.first_loc + 498] > row[tokens.first_loc + 504] > 0
+    (middle,) = tokens.loc_bins(torch.tensor([0.5])).tolist()
+    row = soft[tokens.first_loc + middle, tokens.first_loc : tokens.first_loc + 1024]
+    near = (row > 1e-4).nonzero().flatten()
+    assert (near.diff() >= 4).all()  # a pixel of 224 is 4.6 bins
+    assert len(near) >= 3
+    assert row[middle] > 0.5  # likely enough to win against the end of the answer
     assert soft[tokens.eos, tokens.eos] == 1
 
 
@@ -155,7 +161,10 @@ def test_batches_are_repeatable_and_what_they_say_is_in_the_picture(tokenizer: A
     assert batch.asked == again.asked
     assert not torch.equal(batch.pixels, other.pixels)
     targets = make_targets(
-        batch, torch.zeros(len(batch.boxes), 16, dtype=torch.long), torch.eye(len(tokenizer)), AnswerTokens(tokenizer)
+        batch,
+        torch.zeros(len(batch.boxes), 16, dtype=torch.long),
+        torch.eye(len(tokenizer)),
+        AnswerTokens(tokenizer, image_size=224),
     )
     rows = (torch.arange(64) // 8 + 0.5) / 8
     centres = (batch.boxes[:, 0] + batch.boxes[:, 2]) / 2
@@ -226,7 +235,7 @@ def test_an_exported_model_is_served_and_answers_as_it_was_trained_to(
     picture = drawn_picture(3)
     transformers = Transformers(tmp_path / "tiny")
     reference = transformers.generate(Image.fromarray(picture.pixels), "segment red car", 3)
-    prefix = AnswerTokens(training.tokenizer).prefix(Asked(0, "segment", "red car", (), "name"))
+    prefix = AnswerTokens(training.tokenizer, image_size=224).prefix(Asked(0, "segment", "red car", (), "name"))
     network = training.network.eval()
     pixels = torch.from_numpy(picture.pixels).permute(2, 0, 1)[None]
     answered: list[int] = []
