@@ -25,7 +25,7 @@ _FALLING_FROM: Final = 0.45  # share of the run from which the rate falls to a t
 _LOWEST_RATE: Final = 0.05
 _MATRIX_DIMENSIONS: Final = 2
 _WEIGHT_DECAY: Final = 0.02
-_AVERAGING: Final = 0.995  # of the weights that are exported, per step
+_AVERAGING: Final = 0.98  # of the weights that are exported, per step
 _LOG_STEPS: Final = 25
 _VISION_WEIGHT, _SELECTION_WEIGHT = 0.1, 0.3  # beside the answers
 

@@ -50,6 +50,6 @@ def stages(*, warm: bool) -> list[Stage]:
         Stage(name="vision", trains=VISION, until=0.25, rate=1.5e-3, diet=_VISION),
         Stage(name="selection", trains=SELECTION, until=0.5, rate=1.5e-3, diet=_SELECTION),
         Stage(name="answers", trains=ANSWERS, until=0.75, rate=1.2e-3, diet=_ANSWERS),
-        Stage(name="several", trains=ANSWERS, until=1.0, rate=1.2e-3, diet=replace(_ANSWERS, several_share=0.2)),
+        Stage(name="several", trains=ANSWERS, until=1.0, rate=1.2e-3, diet=replace(_ANSWERS, several_share=0.4)),
     ]
     return rest if warm else [easy, *rest]
