@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from evaluation.cases import Case
-from evaluation.protocol import Answer, Predicted, paste
+from evaluation.protocol import SEPARATOR, Answer, Predicted, paste
 
 _TIMEOUT_S: Final = 120.0
 _MAX_NEW_TOKENS: Final = 100
@@ -50,7 +50,9 @@ class Server:
         )
         response.raise_for_status()
         answer = response.json()
-        return Answer(answer["text"], [_predicted(found, case.image.size) for found in answer["masks"]])
+        return Answer(
+            without_empty_parts(answer["text"]), [_predicted(found, case.image.size) for found in answer["masks"]]
+        )
 
 
 class Checkpoint:
@@ -93,6 +95,11 @@ class Checkpoint:
             for mask, found in zip(raw, objects, strict=True)
         ]
         return Answer(text, [Predicted(found.box_xyxy, mask) for found, mask in zip(objects, masks, strict=True)])
+
+
+def without_empty_parts(text: str) -> str:
+    """The text of those targets that were found: the server joins all targets' texts, empty ones, too."""
+    return SEPARATOR.join(part for part in text.split(SEPARATOR) if part)
 
 
 def _predicted(found: dict[str, Any], size: tuple[int, int]) -> Predicted:

@@ -16,7 +16,7 @@ from PIL import Image
 Mask = NDArray[np.bool_]
 Box = tuple[float, float, float, float]
 
-_SEPARATOR: Final = " ; "
+SEPARATOR: Final = " ; "
 _BOX_PATTERN: Final = r"(<loc\d{4}>){4}"
 _ONE_OBJECT: Final = {
     "segment": re.compile(_BOX_PATTERN + r" ?(<seg\d{3}>){16}( [^<>;]+)?"),
@@ -65,7 +65,7 @@ class ObjectScore:
 def is_well_formed(text: str, task: str) -> bool:
     """Whether an answer is empty, or boxes with all that the task wants, and nothing else."""
     pattern = _ONE_OBJECT[task]
-    return not text or all(pattern.fullmatch(part) for part in text.split(_SEPARATOR))
+    return not text or all(pattern.fullmatch(part) for part in text.split(SEPARATOR))
 
 
 def score(answer: Answer, truths: list[Truth], task: str) -> list[ObjectScore]:

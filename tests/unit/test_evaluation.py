@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evaluation.answerers import without_empty_parts
 from evaluation.cases import Case, plain_cases, scene_cases
 from evaluation.folders import coco_cases, refcoco_cases
 from evaluation.protocol import Answer, Predicted, Truth, box_iou, is_well_formed, mask_iou, paste, score
@@ -80,6 +81,11 @@ def test_a_box_without_a_pixel_has_no_mask() -> None:
 )
 def test_what_is_well_formed(text: str, task: str, well_formed: bool) -> None:
     assert is_well_formed(text, task) is well_formed
+
+
+@pytest.mark.parametrize(("joined", "found"), [("", ""), (" ; ", ""), ("a ; ", "a"), (" ; a ;  ; b", "a ; b")])
+def test_targets_that_the_server_found_nothing_for_are_no_malformed_answer(joined: str, found: str) -> None:
+    assert without_empty_parts(joined) == found
 
 
 def test_the_first_object_counts_where_one_is_meant() -> None:
