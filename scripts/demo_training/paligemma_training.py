@@ -27,6 +27,7 @@ _MATRIX_DIMENSIONS: Final = 2
 _WEIGHT_DECAY: Final = 0.02
 _AVERAGING: Final = 0.98  # of the weights that are exported, per step
 _LOG_STEPS: Final = 25
+_WORKERS: Final = {"cpu": 1, "cuda": 12}  # processes that draw scenes
 _VISION_WEIGHT, _SELECTION_WEIGHT = 0.1, 0.3  # beside the answers
 
 
@@ -103,7 +104,7 @@ class PaliGemmaTraining:
             grid=self._architecture.grid,
             count=1 << 24,
         )
-        workers = 1 if self._device == "cpu" else 12
+        workers = _WORKERS[self._device]
         numbers = itertools.count(self._run.step)
         return iter(DataLoader(dataset, batch_size=None, sampler=_Endless(numbers), num_workers=workers))
 

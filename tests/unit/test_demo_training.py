@@ -12,14 +12,14 @@ import torch
 from checkpoints import Transformers
 from engines import load_checkpoint
 from PIL import Image
+from step_clock import StepClock
 
-from demo_training import paligemma_training, vae_training
+from demo_training import paligemma_training
 from demo_training.answers import AnswerTokens
 from demo_training.batches import FIRST_TRAINING_SEED, Asked, Batch, Batches, Diet, Picture
 from demo_training.batches import picture as draw_picture
 from demo_training.export import export
 from demo_training.losses import make_targets, patch_labels
-from demo_training.masks import sample_masks
 from demo_training.names import KINDS
 from demo_training.network import Architecture
 from demo_training.paligemma_training import PaliGemmaTraining
@@ -27,9 +27,7 @@ from demo_training.progress import Run
 from demo_training.sampling import SceneStyle
 from demo_training.stages import ANSWERS, SELECTION, VISION, Stage, stages
 from demo_training.vae import TorchMaskVae
-from demo_training.vae_training import VaeTraining
 from demo_training.vocabulary import make_tokenizer
-from mask_vae.vae import MaskVae
 from paligemma_engine import EngineConfig
 from paligemma_tokens import parse_sequence
 
@@ -39,17 +37,6 @@ STAGES = [
     Stage(name=part, trains=part, until=until, rate=3e-3, diet=FEW)
     for part, until in ((VISION, 0.3), (SELECTION, 0.6), (ANSWERS, 1.0))
 ]
-
-
-class StepClock:
-    """A clock on which a step takes a second, whatever the machine: it is looked at twice in one."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        self.now += 0.5
-        return self.now
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +53,7 @@ def vae(models_dir: Path) -> TorchMaskVae:
 def few_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paligemma_training, "stages", lambda *, warm: STAGES)
     monkeypatch.setattr(paligemma_training, "_LOG_STEPS", 1)
+    monkeypatch.setitem(paligemma_training._WORKERS, "cpu", 0)  # a fork beside JAX's threads is refused
     monkeypatch.setattr("demo_training.progress.time", StepClock())
 
 
@@ -272,33 +260,3 @@ def test_stages_follow_each_other_and_only_a_cold_start_has_the_easy_one() -> No
         assert ends == sorted(ends)
         assert ends[-1] == 1
     assert len(stages(warm=False)) == len(stages(warm=True)) + 1
-
-
-def test_the_autoencoder_is_the_served_one(vae: TorchMaskVae, models_dir: Path) -> None:
-    flax = MaskVae.load(models_dir / "vae-demo.npz")
-    masks = sample_masks(9, 8)
-    codes = vae.encode(torch.from_numpy(masks))
-    np.testing.assert_array_equal(codes, flax.encode(masks))
-    with torch.no_grad():
-        np.testing.assert_allclose(vae.decode(codes), flax.decode(codes.numpy().astype(np.int32)), atol=1e-4)
-    assert set(vae.arrays()) == set(np.load(models_dir / "vae-demo.npz").files)
-
-
-def test_the_autoencoder_learns_from_nothing_and_keeps_its_codes_at_last(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("demo_training.progress.time", StepClock())
-    monkeypatch.setattr(vae_training, "_LOG_STEPS", 1)
-    monkeypatch.setattr(vae_training, "_HELD_OUT", 16)
-    monkeypatch.setattr(vae_training, "_BATCH", 8)
-    monkeypatch.setattr(vae_training, "_KMEANS_MASKS", 32)
-    VaeTraining(Run(tmp_path, 12 / 3600), seed=1, start=None).train()
-    stopped = VaeTraining(Run(tmp_path, 12 / 3600), seed=1, start=None)
-    codes = stopped.vae.codebook.clone()
-    longer = VaeTraining(Run(tmp_path, 20 / 3600), seed=1, start=None)
-    longer.train()
-    assert torch.equal(longer.vae.codebook, codes)
-    phases = [line["phase"] for line in curve(tmp_path)]
-    assert list(dict.fromkeys(phases)) == ["plain", "codes", "decoder"]
-    losses = [line["loss"] for line in curve(tmp_path)]
-    assert losses[-1] < losses[0]
