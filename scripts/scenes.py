@@ -15,20 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
-Point = tuple[float, float]
+from demo_training.names import COLOURS
+from demo_training.shapes import Point, outline
 
-COLOURS: Final = {
-    "red": (214, 40, 46),
-    "green": (46, 160, 67),
-    "blue": (38, 92, 214),
-    "yellow": (244, 208, 42),
-    "orange": (240, 136, 30),
-    "purple": (128, 60, 176),
-    "cyan": (44, 190, 208),
-    "pink": (240, 130, 176),
-    "white": (248, 248, 248),
-    "black": (24, 24, 26),
-}
 SHAPES: Final = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "crescent", "diamond", "arrow")
 
 SUPERSAMPLING: Final = 4  # shapes are drawn so much larger and scaled down, for smooth edges
@@ -141,7 +130,7 @@ def _coverage(
         canvas = ImageChops.multiply(canvas, bite)
     elif shape != "circle":
         tilt = math.radians(tilt_degrees)
-        draw.polygon([_placed(point, centre, radius, tilt) for point in _outline(shape)], fill=255)
+        draw.polygon([_placed(point, centre, radius, tilt) for point in outline(shape)], fill=255)
     return canvas.resize(size, Image.Resampling.BOX)
 
 
@@ -151,46 +140,6 @@ def _placed(point: Point, centre: Point, radius: float, tilt: float) -> Point:
         centre[0] + x * math.cos(tilt) - y * math.sin(tilt),
         centre[1] + x * math.sin(tilt) + y * math.cos(tilt),
     )
-
-
-def _outline(shape: str) -> list[Point]:
-    """The corners of a shape in a square from -1 to 1, y downwards."""
-    match shape:
-        case "square":
-            return [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)]
-        case "triangle":
-            return [(0, -0.95), (0.95, 0.85), (-0.95, 0.85)]
-        case "diamond":
-            return [(0, -1), (0.72, 0), (0, 1), (-0.72, 0)]
-        case "cross":
-            quarter = [(-0.33, -0.95), (0.33, -0.95), (0.33, -0.33)]
-            return [point for turn in range(4) for point in (_turned(corner, turn) for corner in quarter)]
-        case "star":
-            angles = [math.pi * step / 5 - math.pi / 2 for step in range(10)]
-            radii = [1.0, 0.42] * 5
-            return [
-                (radius * math.cos(angle), radius * math.sin(angle))
-                for angle, radius in zip(angles, radii, strict=True)
-            ]
-        case "arrow":
-            return [(-0.95, -0.3), (0.1, -0.3), (0.1, -0.75), (0.95, 0), (0.1, 0.75), (0.1, 0.3), (-0.95, 0.3)]
-        case "heart":
-            steps = [2 * math.pi * step / 60 for step in range(60)]
-            return [
-                (
-                    math.sin(t) ** 3,
-                    -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16,
-                )
-                for t in steps
-            ]
-        case _:
-            raise ValueError(f"no such shape: {shape}")
-
-
-def _turned(point: Point, quarters: int) -> Point:
-    for _ in range(quarters):
-        point = (-point[1], point[0])
-    return point
 
 
 if __name__ == "__main__":

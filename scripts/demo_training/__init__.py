@@ -1,0 +1,1 @@
+"""How the demo model is made: drawn scenes, a mask VQ-VAE, and a small PaliGemma."""
