@@ -47,7 +47,9 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="evaluate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="evaluate.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--server", help="a gateway's address")
     asked.add_argument("--checkpoint", type=Path, help="a checkpoint's folder")
