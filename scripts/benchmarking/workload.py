@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from scenes import COLOURS, draw_scene
+from demo_training.names import COLOURS
+from scenes import draw_scene
 
 RANDOM_MODEL_ID: Final = "random-36m"
 IMAGE_SIZE: Final = (640, 480)

@@ -15,7 +15,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from scenes import COLOURS, SHAPES
+from demo_training.names import COLOURS
+from scenes import SHAPES
 
 DEMO: Final = Path(__file__).resolve().parent.parent.parent / "models" / "paligemma2-demo-224"
 

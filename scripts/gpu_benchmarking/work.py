@@ -7,8 +7,9 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from demo_training.names import COLOURS
 from paligemma_engine import Request
-from scenes import COLOURS, SHAPES
+from scenes import SHAPES
 
 NEW_TOKENS: Final = 24  # what an answer with one object usually has
 IMAGE_SIZE: Final = (640, 480)

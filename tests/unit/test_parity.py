@@ -11,6 +11,7 @@ from checkpoints import DEMO_MODEL_ID, Reference, Transformers, make_random_chec
 from engines import load_checkpoint
 from PIL import Image
 
+from demo_training.names import COLOURS
 from paligemma_engine import EngineConfig, EngineMetrics
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.decode_step import DecodeStep
@@ -23,7 +24,7 @@ from paligemma_engine.prompts import split_prompt
 from paligemma_engine.runner import ModelRunner
 from paligemma_engine.scheduler import Scheduler
 from paligemma_engine.sequence import Sequence
-from scenes import COLOURS, SHAPES, draw_scene
+from scenes import SHAPES, draw_scene
 
 PAIRS = 200
 SHORT_WINDOW = 12  # the random checkpoint's prompts have 20 tokens and more
