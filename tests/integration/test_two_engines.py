@@ -16,7 +16,7 @@ from stack import REPOSITORY, START_TIMEOUT_S, ChildProcess, Ports, published_me
 from soaking.caller import Caller, Tally
 from soaking.kinds import OK, Call, good_calls
 
-REQUESTS = 96
+REQUESTS = 288  # chance makes a tenth of a difference among a hundred
 CLIENTS = 8
 
 # Makes every decode step fail from the moment that a file exists.
