@@ -1,6 +1,7 @@
 """One run of tritonserver: started, watched, drained, ended with everything that belongs to it."""
 
 import collections
+import contextlib
 import os
 import re
 import secrets
@@ -99,6 +100,7 @@ class Server:
         self._shared_memory_prefix = f"triton_{uuid.uuid4().hex[:12]}_"
         self._log: collections.deque[str] = collections.deque(maxlen=LOG_LINES_KEPT)
         self._stubs: list[psutil.Process] = []
+        self._commands: dict[int, list[str]] = {}
         self._health_failures = 0
 
     def __enter__(self) -> Self:
@@ -135,8 +137,8 @@ class Server:
             if self._process.poll() is not None:
                 message = f"tritonserver did not start (status {self._process.returncode})"
                 raise ServerFailed(message, self._log_extract())
+            self._stubs = self._find_stubs()
             if self._is_healthy("ready"):
-                self._stubs = self._find_stubs()
                 return
 
     def watch(self, stop: threading.Event) -> None:
@@ -198,9 +200,14 @@ class Server:
             return False
 
     def _find_stubs(self) -> list[psutil.Process]:
-        children = psutil.Process(self._process.pid).children(recursive=True)
-        self._commands = {child.pid: child.cmdline() for child in children}
-        return [child for child in children if is_stub(child)]
+        """The stubs there are; one that has died meanwhile is a zombie, and no longer says what it was."""
+        stubs = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            stubs = [child for child in psutil.Process(self._process.pid).children(recursive=True) if is_stub(child)]
+        for stub in stubs:
+            with contextlib.suppress(psutil.Error):
+                self._commands.setdefault(stub.pid, stub.cmdline())
+        return stubs
 
     def _end(self, grace_s: float) -> None:
         """Ends the server and its stubs, and clears away the shared memory that a killed one leaves."""
