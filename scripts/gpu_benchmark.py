@@ -20,15 +20,12 @@ disturbs all. No round is begun that would last too long; the whole ends within 
 """
 
 import argparse
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
-SCRIPTS: Final = Path(__file__).resolve().parent
-ENGINE: Final = SCRIPTS.parent / "model_repository" / "paligemma"
-MODULE_PATH: Final = "PYTHONPATH"
+from model_packages import environment
 
 LIMIT_S: Final = 530.0  # for all of it; a GPU that hangs would not even answer a signal
 
@@ -36,8 +33,7 @@ LIMIT_S: Final = 530.0  # for all of it; a GPU that hangs would not even answer 
 def main() -> int:
     """Runs the benchmark in a process of its own, which can be ended; returns the exit status."""
     arguments = parse_arguments()
-    folders = [str(SCRIPTS), str(ENGINE), *filter(None, [os.environ.get(MODULE_PATH)])]
-    environ = {**os.environ, MODULE_PATH: os.pathsep.join(folders)}
+    environ = environment("paligemma", "token_parser")
     if arguments.small:
         environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread costs a tiny model more than it brings
     try:

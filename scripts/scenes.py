@@ -27,6 +27,12 @@ JPEG_QUALITY: Final = 90
 GAP: Final = 6  # pixels between the bounds of two shapes
 
 
+def bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """x_min, y_min, x_max, y_max of what a mask [H, W] covers, in pixels; the maxima are outside."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
 @dataclass(frozen=True, slots=True)
 class SceneObject:
     """One shape: what it is called, and its true mask bool[H, W]."""
@@ -43,8 +49,7 @@ class SceneObject:
     @property
     def box_xyxy(self) -> tuple[int, int, int, int]:
         """x_min, y_min, x_max, y_max in pixels; the maxima are outside."""
-        rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
-        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+        return bounds(self.mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,4 +151,4 @@ if __name__ == "__main__":
     seed_text, picture = sys.argv[1:]
     scene = draw_scene(int(seed_text), size=(640, 480), object_count=4)
     scene.image.save(Path(picture))
-    print(" ; ".join(f"{found.colour} {found.shape}" for found in scene.objects))
+    print(" ; ".join(found.name for found in scene.objects))

@@ -7,8 +7,8 @@ import torch
 from demo_training.batches import Asked, Batch
 from demo_training.names import TASKS
 from demo_training.vocabulary import LOC_TOKENS, SEG_TOKENS
+from paligemma_tokens.vocabulary import LOC_BINS, SEPARATOR
 
-LOC_BINS: Final = len(LOC_TOKENS)
 _SPREAD_PIXELS: Final = 0.6  # of the right loc token, over its neighbours
 _CODE_TEMPERATURE: Final = 0.12  # of the mean squared distance between codes
 _IGNORED: Final = -100
@@ -30,7 +30,7 @@ class AnswerTokens:
         self.first_seg: int = tokenizer.convert_tokens_to_ids(SEG_TOKENS[0])
         self.eos: int = tokenizer.eos_token_id
         self._pad: int = tokenizer.pad_token_id
-        self._separator = self._words(" ; ")
+        self._separator = self._words(SEPARATOR)
 
     def sequences(
         self, batch: Batch, codes: torch.Tensor, *, with_answers: bool = True
@@ -85,7 +85,7 @@ class AnswerTokens:
 
     def _answer(self, asked: Asked, bins: torch.Tensor, codes: torch.Tensor) -> list[int]:
         """The objects one after another, with their name where they are only detected; then the end."""
-        names = asked.words.split(" ; ") if asked.form == "several" else [asked.words] * len(asked.targets)
+        names = asked.words.split(SEPARATOR) if asked.form == "several" else [asked.words] * len(asked.targets)
         tokens: list[int] = []
         for name, target in zip(names, asked.targets, strict=True):
             if tokens:

@@ -14,8 +14,8 @@ from demo_training.masks import crop_mask
 from demo_training.names import COLOURS, KINDS, TASKS
 from demo_training.prompts import Found, Query, queries
 from demo_training.sampling import SceneStyle, sample_scene
-from demo_training.scenes import Placement, bounds
-from scenes import draw_scene
+from demo_training.scenes import Placement
+from scenes import bounds, draw_scene
 
 FIRST_TRAINING_SEED: Final = 1 << 32  # scenes below are for tests and evaluation
 _DETECT_SHARE: Final = 0.15

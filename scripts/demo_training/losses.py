@@ -6,11 +6,12 @@ from typing import Final
 import torch
 from torch import nn
 
-from demo_training.answers import LOC_BINS, AnswerTokens
+from demo_training.answers import AnswerTokens
 from demo_training.batches import Batch
 from demo_training.names import COLOURS, KINDS
 from demo_training.network import CORNERS, TrainedNetwork
 from mask_vae import layout
+from paligemma_tokens.vocabulary import LOC_BINS
 
 OBJECT_SHARE: Final = 0.08  # of a patch: from so much on an object is in it
 _FIRST_TOKEN_WEIGHT: Final = 3.0  # whether there is an object at all

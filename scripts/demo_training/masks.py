@@ -10,10 +10,11 @@ from PIL import Image
 
 from demo_training.lots import happens
 from demo_training.names import KINDS, colours_of
-from demo_training.scenes import HALF_COVERED, Placement, bounds, placed
+from demo_training.scenes import HALF_COVERED, Placement, placed
 from mask_vae.layout import MASK_SIZE
+from scenes import bounds
 
-_SIDES: Final = (24.0, 160.0)  # pixels
+_SIDES: Final = (40.0, 240.0)  # pixels
 _STRETCH: Final = (0.65, 1.5)
 _CUT_SHARE: Final = 0.3
 _BLOB_SHARE: Final = 0.1
@@ -44,7 +45,7 @@ def _sample_mask(chance: random.Random) -> NDArray[np.bool_]:
 
 def _object(chance: random.Random) -> NDArray[np.bool_]:
     kind = chance.choice(KINDS)
-    turn = chance.choice((12, 60, 180))
+    turn = chance.choice((12, 12, 60, 180))
     placement = Placement(
         name=kind.name,
         colour=colours_of(kind)[0],

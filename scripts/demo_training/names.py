@@ -24,7 +24,6 @@ PAINTS: Final = ("red", "green", "blue", "yellow", "orange", "purple", "pink")  
 TASKS: Final = ("segment", "detect")
 POSITIONS: Final = ("left", "right", "top", "bottom")
 SIZES: Final = ("largest", "smallest")
-SEPARATOR: Final = ";"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +139,7 @@ def colours_of(kind: Kind) -> tuple[str | None, ...]:
 
 def all_words() -> list[str]:
     """Every word of a prompt, each once, in an order that stays."""
-    words = [*TASKS, SEPARATOR, *POSITIONS, *SIZES, *COLOURS]
+    words = [*TASKS, ";", *POSITIONS, *SIZES, *COLOURS]
     words += [synonym for synonyms in COLOUR_SYNONYMS.values() for synonym in synonyms]
     for kind in KINDS:
         words += [kind.name, *kind.synonyms, *([kind.plural] if kind.plural else [])]

@@ -155,6 +155,12 @@ class TrainedNetwork(nn.Module):
             rows[self._first_seg : self._first_seg + len(SEG_TOKENS)],
         )
 
+    def compile_layers(self) -> None:
+        """Fuses what each layer does; from then on the first steps take a minute longer, and all a fifth less."""
+        model = self.model.model
+        for layer in (*model.vision_tower.encoder.layers, *model.language_model.layers):
+            layer.compile(dynamic=True)
+
     def see(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8[B, 3, H, W] -> the vision tower's output float[B, patches, width]."""
         features: torch.Tensor = self.model.model.vision_tower(pixels.float() / 127.5 - 1).last_hidden_state

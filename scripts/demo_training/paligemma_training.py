@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -97,15 +98,16 @@ class PaliGemmaTraining:
         return model
 
     def _batches(self, stage: Stage) -> Iterator[Batch]:
+        together = self._run.together
         dataset = Batches(
-            stage.diet,
+            replace(stage.diet, pictures=stage.diet.pictures // together.count),
             seed=FIRST_TRAINING_SEED + self._seed,
             image_size=self._architecture.image_size,
             grid=self._architecture.grid,
             count=1 << 24,
         )
         workers = _WORKERS[self._device]
-        numbers = itertools.count(self._run.step)
+        numbers = itertools.count(self._run.step * together.count + together.rank, together.count)
         return iter(DataLoader(dataset, batch_size=None, sampler=_Endless(numbers), num_workers=workers))
 
     def _set_rate(self, rate: float, stage_step: int) -> None:
@@ -123,6 +125,7 @@ class PaliGemmaTraining:
         for optimizer in self._optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self._run.together.mean_gradients(self.network.parameters())
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         for optimizer in self._optimizers:
             optimizer.step()

@@ -11,6 +11,8 @@ from typing import Any, Final
 import torch
 from tqdm import tqdm
 
+from demo_training.together import Together
+
 _SAVE_EVERY_S: Final = 180.0
 
 
@@ -21,13 +23,16 @@ class Run:
         seconds: trained so far, over all sessions.
         step: steps so far.
         stopped: whether a signal came.
+        together: this process's place among those of the run.
     """
 
-    def __init__(self, folder: Path, hours: float) -> None:
+    def __init__(self, folder: Path, hours: float, together: Together | None = None) -> None:
         """Args:
         folder: for `state.pt` and `curve.jsonl`; made where it is missing.
         hours: that the whole run shall take, earlier sessions included.
+        together: this process's place; the first one's clock counts, and it alone writes.
         """
+        self.together = together or Together()
         folder.mkdir(parents=True, exist_ok=True)
         self._state_file = folder / "state.pt"
         self._curve_file = folder / "curve.jsonl"
@@ -61,21 +66,26 @@ class Run:
     def steps(self, name: str, until: float = 1.0) -> Iterator[int]:
         """Numbers of steps until a share of the run is done or a signal came, each with its time on the clock."""
         shown = round(until * self._total_s)
-        with tqdm(total=shown, initial=min(round(self.seconds), shown), desc=name, unit="s", mininterval=10) as bar:
+        initial = min(round(self.seconds), shown)
+        quiet = not self.together.is_first
+        with tqdm(total=shown, initial=initial, desc=name, unit="s", mininterval=10, disable=quiet) as bar:
             while self.share < until and not self.stopped:
                 started = time.monotonic()
                 yield self.step
                 passed = time.monotonic() - started
-                self.seconds += passed
+                self.seconds, stopped = self.together.as_the_first(self.seconds + passed, self.stopped)
+                self.stopped = bool(stopped)
                 self.step += 1
                 bar.update(passed)
 
     def save(self, state: dict[str, Any]) -> None:
         """Writes the state so that a reader, or a next session, never meets half a file."""
+        self._saved_at = time.monotonic()
+        if not self.together.is_first:
+            return
         partial = self._state_file.with_suffix(".part")
         torch.save({**state, "seconds": self.seconds, "step": self.step}, partial)
         partial.replace(self._state_file)
-        self._saved_at = time.monotonic()
 
     @property
     def save_is_due(self) -> bool:
@@ -84,6 +94,8 @@ class Run:
 
     def log(self, phase: str, **figures: float) -> None:
         """Appends a line to the curve, and prints it."""
+        if not self.together.is_first:
+            return
         line = {"seconds": round(self.seconds), "step": self.step, "phase": phase}
         line |= {name: round(figure, 4) for name, figure in figures.items()}
         with self._curve_file.open("a") as file:

@@ -5,15 +5,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from demo_training.lots import happens
-from demo_training.names import (
-    COLOUR_SYNONYMS,
-    COLOURS,
-    KINDS,
-    KINDS_BY_NAME,
-    SEPARATOR,
-    Kind,
-)
+from demo_training.names import COLOUR_SYNONYMS, COLOURS, KINDS, KINDS_BY_NAME, Kind
 from demo_training.scenes import Placement
+from paligemma_tokens.vocabulary import SEPARATOR
 
 MAX_TARGETS: Final = 3  # objects of one answer
 _CLEARLY_FURTHER: Final = 0.08  # of the picture's side
@@ -73,7 +67,7 @@ def queries(chance: random.Random, scene: list[Found]) -> dict[str, list[Query]]
     if len({query.targets for query in single}) > 1:
         first, second = chance.sample(single, 2)
         if first.targets != second.targets:
-            both = f"{first.words} {SEPARATOR} {second.words}"
+            both = SEPARATOR.join([first.words, second.words])
             by_form["several"].append(Query(both, first.targets + second.targets, "several"))
     by_form["absent"] = [_absent(chance, scene), _nearly_there(chance, scene)]
     return by_form

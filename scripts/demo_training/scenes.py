@@ -115,12 +115,6 @@ def placed(placement: Placement, scale: tuple[float, float]) -> tuple[NDArray[np
     return pixels, (left, top)
 
 
-def bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """x_min, y_min, x_max, y_max of what is not empty, in pixels; the maxima are outside."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
 def _overlap(
     patch: tuple[int, int], corner: tuple[int, int], canvas: tuple[int, int]
 ) -> tuple[slice, slice, tuple[slice, slice]]:

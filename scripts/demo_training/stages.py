@@ -34,6 +34,7 @@ class Stage:
 _EASY: Final = SceneStyle(max_turn_degrees=6, far_turn_degrees=6, min_side=0.2, counts=(3, 3, 2), overlap=1.0)
 _SINGLE: Final = Diet()
 _ANSWERS: Final = replace(_SINGLE, plain_share=0.3)
+_SEVERAL: Final = replace(_ANSWERS, pictures=48, several_share=0.4)
 _SELECTION: Final = replace(_SINGLE, pictures=32, several_share=0.2)
 _VISION: Final = replace(_SINGLE, pictures=48, prompts=1)
 
@@ -44,12 +45,12 @@ def stages(*, warm: bool) -> list[Stage]:
     Upright objects come first: turned ones at once made the tower learn many times slower.
     """
     easy = Stage(
-        name="vision, easy", trains=VISION, until=0.1, rate=1.5e-3, diet=replace(_VISION, style=_EASY, plain_share=0.4)
+        name="vision, easy", trains=VISION, until=0.08, rate=1.5e-3, diet=replace(_VISION, style=_EASY, plain_share=0.4)
     )
     rest = [
-        Stage(name="vision", trains=VISION, until=0.25, rate=1.5e-3, diet=_VISION),
-        Stage(name="selection", trains=SELECTION, until=0.5, rate=1.5e-3, diet=_SELECTION),
-        Stage(name="answers", trains=ANSWERS, until=0.75, rate=1.2e-3, diet=_ANSWERS),
-        Stage(name="several", trains=ANSWERS, until=1.0, rate=1.2e-3, diet=replace(_ANSWERS, several_share=0.4)),
+        Stage(name="vision", trains=VISION, until=0.23, rate=1.5e-3, diet=_VISION),
+        Stage(name="selection", trains=SELECTION, until=0.33, rate=1.5e-3, diet=_SELECTION),
+        Stage(name="answers", trains=ANSWERS, until=0.6, rate=1.2e-3, diet=_ANSWERS),
+        Stage(name="several", trains=ANSWERS, until=1.0, rate=1.2e-3, diet=_SEVERAL),
     ]
     return rest if warm else [easy, *rest]

@@ -3,6 +3,7 @@
 python scripts/train_paligemma.py --hours 8                                           from nothing
 python scripts/train_paligemma.py --hours 8 --warm-from models/paligemma2-demo-224    from other weights
 python scripts/train_paligemma.py --hours 12 --architecture large                     a larger one, for a GPU
+python scripts/train_paligemma.py --hours 8 --processes 4 --compile                   four cores, twice as fast or more
 Started again with the same folder, it goes on where it was; --export writes what there is without training.
 """
 
@@ -15,6 +16,7 @@ from demo_training.export import export
 from demo_training.network import ARCHITECTURES
 from demo_training.paligemma_training import PaliGemmaTraining
 from demo_training.progress import Run
+from demo_training.together import Together, train_together
 from demo_training.vae import TorchMaskVae
 
 
@@ -30,9 +32,14 @@ def main() -> None:
     parser.add_argument("--state", type=Path, default=Path(".training/paligemma"), help="folder of the saved state")
     parser.add_argument("--output", type=Path, default=Path(".training/paligemma2-demo-224"))
     parser.add_argument("--export", action="store_true", help="train no further")
-    arguments = parser.parse_args()
+    parser.add_argument("--processes", type=int, default=1, help="on a CPU: share each step among so many")
+    parser.add_argument("--compile", action="store_true", help="fuse the layers' operations; needs a C++ compiler")
+    train_together(parser.parse_args().processes, _train, parser.parse_args())
+
+
+def _train(together: Together, arguments: argparse.Namespace) -> None:
     architecture = ARCHITECTURES[arguments.architecture]
-    run = Run(arguments.state, arguments.hours)
+    run = Run(arguments.state, arguments.hours, together)
     training = PaliGemmaTraining(
         run,
         seed=arguments.seed,
@@ -41,10 +48,14 @@ def main() -> None:
         warm_from=arguments.warm_from,
         device=arguments.device,
     )
+    if arguments.compile:
+        training.network.compile_layers()
     if not arguments.export:
-        run.stop_on_signals()
+        if together.is_first:
+            run.stop_on_signals()
         training.train()
-    export(training.averaged_model(), training.tokenizer, architecture, arguments.output)
+    if together.is_first:
+        export(training.averaged_model(), training.tokenizer, architecture, arguments.output)
 
 
 if __name__ == "__main__":

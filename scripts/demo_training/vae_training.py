@@ -18,14 +18,14 @@ _HELD_OUT: Final = 768
 _PLAIN_UNTIL: Final = 0.2  # shares of the run
 _CODES_UNTIL: Final = 0.55
 _RATE: Final = 1e-3
-_TUNING_RATE: Final = 5e-4
+_TUNING_RATE: Final = 7e-4
 _COMMITMENT: Final = 0.25
 _EMA: Final = 0.995
-_DEAD_BELOW: Final = 0.03  # codes used so seldom (of an even share) are given to a vector that no code is near
+_DEAD_BELOW: Final = 0.1  # of an even share: codes that are used so seldom are given to some other vector
 _REVIVED: Final = 0.5  # of an even share: how large they count at first
 _STEEPNESS: Final = 6.0
 _LOG_STEPS: Final = 100
-_KMEANS_MASKS: Final = 2048
+_KMEANS_MASKS: Final = 4096
 _KMEANS_ROUNDS: Final = 20
 
 
@@ -62,11 +62,13 @@ class VaeTraining:
             for step in self._run.steps("plain autoencoder", _PLAIN_UNTIL):
                 self._step(step, "plain")
         if not self._has_codes and self._run.share >= _PLAIN_UNTIL:
-            self._start_codes()
+            self._place_codes()
         if not self._codes_stay:
             for step in self._run.steps("with codes", _CODES_UNTIL):
                 self._step(step, "codes")
-            self._codes_stay = self._run.share >= _CODES_UNTIL
+            if self._run.share >= _CODES_UNTIL:
+                self._place_codes(self.vae.codebook)  # running means lag behind, and leave codes unused
+                self._codes_stay = True
         for step in self._run.steps("decoder alone"):  # none after a signal
             self._step(step, "decoder")
         self.save()
@@ -132,7 +134,7 @@ class VaeTraining:
 
     @torch.no_grad()
     def _update_codebook(self, vectors: torch.Tensor, codes: torch.Tensor) -> None:
-        """Moves each code towards the vectors that chose it; codes that nothing chooses go where none is near."""
+        """Moves each code towards the vectors that chose it; codes that little chooses share a place that much does."""
         book = self.vae.state_dict()
         sizes, sums = book["_vq_vae._ema_cluster_size"], book["_vq_vae._ema_w"]
         chosen = nn.functional.one_hot(codes, layout.CODEBOOK_SIZE).float()
@@ -141,19 +143,19 @@ class VaeTraining:
         even = len(vectors) / layout.CODEBOOK_SIZE
         dead = (sizes < _DEAD_BELOW * even).nonzero().flatten()
         if len(dead):
-            far = (vectors - self.vae.codebook[codes]).square().sum(1)
-            taken = torch.multinomial(far, len(dead), generator=self._generator)
+            taken = torch.randperm(len(vectors), generator=self._generator, device=self._device)[: len(dead)]
             sizes[dead] = _REVIVED * even
             sums[dead] = vectors[taken] * _REVIVED * even
         self.vae.codebook.copy_(sums / sizes[:, None].clamp_min(1e-6))
 
     @torch.no_grad()
-    def _start_codes(self) -> None:
-        """k-means on the encoder's vectors."""
+    def _place_codes(self, centres: torch.Tensor | None = None) -> None:
+        """k-means on the encoder's vectors, from some of them or from other centres."""
         masks = torch.from_numpy(sample_masks(self._seed - 1, _KMEANS_MASKS)).to(self._device)
         vectors = self.vae.encoder(2 * (masks[:, None] - 0.5)).permute(0, 2, 3, 1).reshape(-1, layout.EMBEDDING_SIZE)
-        order = torch.randperm(len(vectors), generator=self._generator, device=self._device)
-        centres = vectors[order[: layout.CODEBOOK_SIZE]]
+        if centres is None:
+            order = torch.randperm(len(vectors), generator=self._generator, device=self._device)
+            centres = vectors[order[: layout.CODEBOOK_SIZE]]
         for _ in range(_KMEANS_ROUNDS):
             nearest = torch.cdist(vectors, centres).argmin(1)
             chosen = nn.functional.one_hot(nearest, layout.CODEBOOK_SIZE).float()

@@ -6,10 +6,11 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pro
 from transformers import PaliGemmaProcessor, PreTrainedTokenizerFast, SiglipImageProcessor
 
 from demo_training.names import TASKS, all_words
+from paligemma_tokens.vocabulary import LOC_BINS, SEG_CODES, loc_token, seg_token
 
 PAD, EOS, BOS, UNKNOWN, IMAGE = "<pad>", "<eos>", "<bos>", "<unk>", "<image>"
-LOC_TOKENS: Final = tuple(f"<loc{index:04}>" for index in range(1024))
-SEG_TOKENS: Final = tuple(f"<seg{index:03}>" for index in range(128))
+LOC_TOKENS: Final = tuple(map(loc_token, range(LOC_BINS)))
+SEG_TOKENS: Final = tuple(map(seg_token, range(SEG_CODES)))
 _SPACE: Final = "▁"
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 _WORD_SCORE, _LETTER_SCORE = -3.0, -12.0  # a word is taken where it fits, letters for the rest

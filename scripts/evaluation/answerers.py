@@ -10,7 +10,9 @@ import numpy as np
 from PIL import Image
 
 from evaluation.cases import Case
-from evaluation.protocol import SEPARATOR, Answer, Predicted, paste
+from evaluation.protocol import Answer, Predicted, paste
+from paligemma_tokens import parse_sequence, to_tensors
+from paligemma_tokens.vocabulary import SEPARATOR
 
 _TIMEOUT_S: Final = 120.0
 _MAX_NEW_TOKENS: Final = 100
@@ -86,10 +88,8 @@ class Checkpoint:
         return [self._read(text, case) for text, case in zip(texts, cases, strict=True)]
 
     def _read(self, text: str, case: Case) -> Answer:
-        from paligemma_tokens import parse_sequence  # noqa: PLC0415
-
         objects = parse_sequence([text], [0.0])
-        raw = self._vae.decode(np.array([found.codes or [-1] * 16 for found in objects], np.int32).reshape(-1, 16))
+        raw = self._vae.decode(to_tensors(objects).codes)
         masks = [
             paste(mask, found.box_xyxy, case.image.size) if found.codes else None
             for mask, found in zip(raw, objects, strict=True)

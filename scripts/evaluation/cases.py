@@ -14,6 +14,7 @@ from demo_training.prompts import queries
 from demo_training.sampling import SceneStyle, sample_scene
 from demo_training.scenes import draw
 from evaluation.protocol import Truth
+from paligemma_tokens.vocabulary import SEPARATOR
 from scenes import SHAPES, Scene, draw_scene
 
 SCALE: Final = 2  # scenes are drawn larger than they were laid out: masks are compared in full size
@@ -79,7 +80,7 @@ def plain_cases(seed: int, count: int) -> Iterator[Case]:
             yield Case(scene.image, "segment", _absent_shape(chance, scene), [], "absent")
             continue
         picked = chance.sample(scene.objects, min(wanted, len(scene.objects)))
-        words = " ; ".join(f"{each.colour} {each.shape}" if happens(chance, 0.5) else each.shape for each in picked)
+        words = SEPARATOR.join(each.name if happens(chance, 0.5) else each.shape for each in picked)
         height, width = picked[0].mask.shape
         truths = []
         for each in picked:

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from paligemma_tokens.vocabulary import SEPARATOR
+
 Mask = NDArray[np.bool_]
 Box = tuple[float, float, float, float]
 
-SEPARATOR: Final = " ; "
 _BOX_PATTERN: Final = r"(<loc\d{4}>){4}"
 _ONE_OBJECT: Final = {
     "segment": re.compile(_BOX_PATTERN + r" ?(<seg\d{3}>){16}( [^<>;]+)?"),

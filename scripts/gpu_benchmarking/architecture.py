@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from demo_training.names import COLOURS
+from paligemma_tokens.vocabulary import LOC_BINS, SEG_CODES, loc_token, seg_token
 from scenes import SHAPES
 
 DEMO: Final = Path(__file__).resolve().parent.parent.parent / "models" / "paligemma2-demo-224"
@@ -24,8 +25,6 @@ DEMO: Final = Path(__file__).resolve().parent.parent.parent / "models" / "palige
 SPECIAL_TOKENS: Final = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
 PAD_ID, EOS_ID, BOS_ID = range(3)
 NEWLINE_ID: Final = 108
-LOC_BINS: Final = 1024
-SEG_CODES: Final = 128
 PADDING_ROWS: Final = 63  # behind <image>, so that the embedding has a round number of rows
 
 
@@ -180,8 +179,8 @@ def _make_vocabulary(architecture: Architecture) -> dict[str, int]:
     pieces[: len(SPECIAL_TOKENS)] = SPECIAL_TOKENS.values()
     pieces[NEWLINE_ID : NEWLINE_ID + 1 + len(words)] = ["\n", *words]
     pieces[loc : architecture.image_token_id + 1] = [
-        *(f"<loc{loc_bin:04d}>" for loc_bin in range(LOC_BINS)),
-        *(f"<seg{code:03d}>" for code in range(SEG_CODES)),
+        *map(loc_token, range(LOC_BINS)),
+        *map(seg_token, range(SEG_CODES)),
         "<image>",
     ]
     return {piece: token_id for token_id, piece in enumerate(pieces)}

@@ -22,6 +22,7 @@ from gpu_benchmarking.device_clock import DeviceClock
 from gpu_benchmarking.exactness import Exactness, check_tokens
 from gpu_benchmarking.report import Measured, Setting, format_report, make_report
 from gpu_benchmarking.work import NEW_TOKENS, Work
+from paligemma_engine.execution import row_buckets
 from paligemma_engine.memory import release_memory
 
 BATCH_SIZE: Final = 8
@@ -179,7 +180,7 @@ class Bench:
     def _measure_steps(self) -> None:
         """Prefills one by one, and for each number of rows the decode steps of an answer, one after another."""
         runner, slots = self.served.runner, self.served.runner.slots
-        for rows in sorted({slots, *(1 << power for power in range(slots.bit_length()) if 1 << power < slots)}):
+        for rows in row_buckets(slots):
             for slot, prompt in enumerate(self.served.plan(self.work.requests(rows))):
                 prefill = functools.partial(runner.prefill, slot, prompt)
                 self.measured.prefill_s.append(self._clock.time(prefill))

@@ -45,7 +45,7 @@ def good_calls() -> list[Call]:
     calls = []
     for seed in range(SCENES):
         scene = draw_scene(seed, size=SCENE_SIZE)
-        names = [f"{each.colour} {each.shape}" for each in scene.objects]
+        names = [each.name for each in scene.objects]
         picture = scene.jpeg()
         calls += [
             Call(kind="one target", image=picture, prompt=f"segment {names[0]}"),

@@ -48,5 +48,5 @@ def test_the_autoencoder_learns_from_nothing_and_keeps_its_codes_at_last(
     assert torch.equal(longer.vae.codebook, codes)
     phases = [line["phase"] for line in curve(tmp_path)]
     assert list(dict.fromkeys(phases)) == ["plain", "codes", "decoder"]
-    losses = [line["loss"] for line in curve(tmp_path)]
-    assert losses[-1] < losses[0]
+    losses = [line["loss"] for line in curve(tmp_path) if line["phase"] == "decoder"]
+    assert losses[-1] < losses[0] / 2

@@ -53,7 +53,7 @@ def make_pairs(count: int) -> list[Pair]:
     for seed in range(count):
         scene = draw_scene(seed)
         colour, shape = list(COLOURS)[seed % len(COLOURS)], SHAPES[seed // 2 % len(SHAPES)]
-        named = [f"{found.colour} {found.shape}" for found in scene.objects]
+        named = [found.name for found in scene.objects]
         prompt = [
             f"segment {named[0]}",
             f"segment {scene.objects[-1].shape}",

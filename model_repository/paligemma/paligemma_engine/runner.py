@@ -49,24 +49,23 @@ class ModelRunner:
             grammar: whether answers are kept well-formed.
             feature_cache_bytes: how much of the vision tower's output is kept.
             metrics: counts where features came from.
-            execution: how steps are run; None: as the device wants it.
+            execution: how steps are run; None: eagerly.
         """
         self._checkpoint = checkpoint
         self._features = ImageFeatures(checkpoint.model, max_bytes=feature_cache_bytes)
         self._metrics = metrics or EngineMetrics()
         self._device: torch.device = checkpoint.model.device
-        self._dtype: torch.dtype = checkpoint.model.lm_head.weight.dtype
         self._grammar = Grammar.build(checkpoint.vocabulary, enabled=grammar)
         self._picker = Picker(self._grammar).to(self._device)
         self._cache = SlotCache.allocate(
             checkpoint.model.config.get_text_config(),
             slots=slots,
             max_length=slot_length(checkpoint, max_new_tokens),
-            dtype=self._dtype,
+            dtype=checkpoint.model.lm_head.weight.dtype,
             device=self._device,
         )
         self._state = SlotState.allocate(slots, self._device)
-        self._execution = execution or (Execution.on_gpu() if self._device.type == "cuda" else Execution())
+        self._execution = execution or Execution()
         self._read_back = ReadBack(slots=slots, steps_ahead=self.steps_ahead, device=self._device)
         self._cpu_threads = CpuThreads(vary=not self._execution.compiled) if self._device.type == "cpu" else None
         self._running = 0  # in the newest step
