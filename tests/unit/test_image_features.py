@@ -1,16 +1,18 @@
 """Features of a picture are computed once for several prompts; answers stay what they are without."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from engines import Bench, demo_checkpoint
 from PIL import Image
 
 from paligemma_engine.image_features import ImageFeatures
 from paligemma_engine.image_preparation import ImagePreparer
 from paligemma_engine.prepared import PreparedImage
+from paligemma_engine.vision_step import VisionStep
 from scenes import draw_scene
 
 FEATURE_BYTES = 64 * 192 * 4  # of the demo model: image tokens, hidden size, float32
@@ -59,9 +61,31 @@ def prepared(models_dir: Path, seed: int) -> PreparedImage:
     return ImagePreparer(demo_checkpoint(models_dir).processor.image_processor)(draw_scene(seed).image)
 
 
+def tower(models_dir: Path) -> Callable[[PreparedImage], torch.Tensor]:
+    vision = VisionStep(demo_checkpoint(models_dir).model).eval()
+
+    def compute(image: PreparedImage) -> torch.Tensor:
+        vision.show(image)
+        with torch.inference_mode():
+            return vision()
+
+    return compute
+
+
+def test_features_that_are_kept_survive_the_next_picture(models_dir: Path) -> None:
+    """On a GPU the tower writes all of its outputs to the same place."""
+    one, two = (prepared(models_dir, seed) for seed in (1, 2))
+    compute, output = tower(models_dir), torch.zeros(1, 64, 192)
+    features = ImageFeatures(lambda image: output.copy_(compute(image)), max_bytes=2 * FEATURE_BYTES)
+    features.of(one)
+    features.of(two)
+    assert features.of(one).equal(compute(one))
+    assert features.of(two).equal(compute(two))
+
+
 def test_the_least_recently_used_one_goes(models_dir: Path) -> None:
     one, two, three = (prepared(models_dir, seed) for seed in (1, 2, 3))
-    features = ImageFeatures(demo_checkpoint(models_dir).model, max_bytes=2 * FEATURE_BYTES)
+    features = ImageFeatures(tower(models_dir), max_bytes=2 * FEATURE_BYTES)
     kept = features.of(one)
     features.of(two)
     assert features.of(one) is kept
@@ -74,7 +98,7 @@ def test_the_least_recently_used_one_goes(models_dir: Path) -> None:
 
 def test_what_is_larger_than_the_bound_is_not_kept(models_dir: Path) -> None:
     image = prepared(models_dir, 1)
-    features = ImageFeatures(demo_checkpoint(models_dir).model, max_bytes=FEATURE_BYTES - 1)
+    features = ImageFeatures(tower(models_dir), max_bytes=FEATURE_BYTES - 1)
     assert features.of(image).nbytes == FEATURE_BYTES
     assert image not in features
 

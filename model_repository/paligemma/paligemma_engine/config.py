@@ -34,7 +34,7 @@ class EngineConfig:
         max_new_tokens: what a request may ask for, and what it gets when it asks for nothing.
         feature_cache_bytes: how much of the vision tower's output is kept for further prompts on the same pictures.
         cuda_graphs: whether steps on a GPU are captured in CUDA graphs.
-        compile: whether torch.compile fuses the decode steps.
+        compile: whether torch.compile fuses the steps.
         grammar: whether `segment` and `detect` answers are kept well-formed while they are generated.
         max_image_bytes: size of an encoded image.
         max_image_pixels: width times height, as declared in the image's header.

@@ -1,16 +1,16 @@
-"""Captures a decode step in a CUDA graph: one launch instead of thousands."""
+"""Captures a step in a CUDA graph: one launch instead of thousands."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 
-Step = Callable[[], tuple[torch.Tensor, torch.Tensor]]
+Output = TypeVar("Output")
 
 _WARM_UP_RUNS: Final = 3  # before a capture, on a side stream: https://docs.pytorch.org/docs/stable/notes/cuda.html
 
 
-def capture(step: Step) -> Step:
+def capture(step: Callable[[], Output]) -> Callable[[], Output]:
     """A function that replays a step's kernels on the same memory and returns its outputs, which the next call
     overwrites.
 
@@ -26,10 +26,10 @@ def capture(step: Step) -> Step:
     graph = torch.cuda.CUDAGraph()
     # Another engine may be running meanwhile: by default its allocations would break the capture, and itself.
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        token_ids, logprobs = step()
+        output = step()
 
-    def replay() -> tuple[torch.Tensor, torch.Tensor]:
+    def replay() -> Output:
         graph.replay()
-        return token_ids, logprobs
+        return output
 
     return replay

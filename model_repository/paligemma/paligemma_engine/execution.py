@@ -6,6 +6,7 @@ from typing import Final, Self
 from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS
 
 SHORT_PROMPT_TOKENS: Final = 32  # a few words, as most prompts are
+PROMPT_PADDING: Final = (SHORT_PROMPT_TOKENS, MAX_PROMPT_TOKENS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,7 @@ class Execution:
             attention over empty positions is what costs; on a GPU each length would be one more graph to capture, and
             most positions are the image's anyway.
         cuda_graphs: whether steps are captured, so that one launch starts all of their kernels.
-        compiled: whether torch.compile fuses the kernels of decode steps.
+        compiled: whether torch.compile fuses the kernels of steps.
     """
 
     steps_ahead: int = 0
@@ -30,11 +31,16 @@ class Execution:
     compiled: bool = False
 
     @classmethod
+    def compiled_on_cpu(cls) -> Self:
+        """Few shapes, for each is compiled by itself."""
+        return cls(prompt_padding=PROMPT_PADDING, length_step=None, compiled=True)
+
+    @classmethod
     def on_gpu(cls, *, cuda_graphs: bool = True, compiled: bool = False) -> Self:
         """What a GPU wants."""
         return cls(
             steps_ahead=1,
-            prompt_padding=(SHORT_PROMPT_TOKENS, MAX_PROMPT_TOKENS),
+            prompt_padding=PROMPT_PADDING,
             length_step=None,
             cuda_graphs=cuda_graphs,
             compiled=compiled,

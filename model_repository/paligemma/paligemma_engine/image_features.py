@@ -1,7 +1,7 @@
 """What the vision tower makes of a picture, kept for the newest ones: another prompt on the same prefills sooner."""
 
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable
 
 import torch
 
@@ -11,9 +11,12 @@ from paligemma_engine.prepared import PreparedImage
 class ImageFeatures:
     """Features by the content of a picture, the least recently used ones dropped first. The engine thread owns it."""
 
-    def __init__(self, model: Any, *, max_bytes: int) -> None:
-        """`max_bytes` bounds what is kept; 0 keeps nothing."""
-        self._model = model
+    def __init__(self, compute: Callable[[PreparedImage], torch.Tensor], *, max_bytes: int) -> None:
+        """Args:
+        compute: the features of a picture; the next call may overwrite them.
+        max_bytes: bounds what is kept; 0 keeps nothing.
+        """
+        self._compute = compute
         self._max_bytes = max_bytes
         self._kept: OrderedDict[bytes, torch.Tensor] = OrderedDict()
         self._kept_bytes = 0
@@ -23,12 +26,16 @@ class ImageFeatures:
         return image.digest in self._kept
 
     def of(self, image: PreparedImage) -> torch.Tensor:
-        """The features [1, image tokens, hidden] of a picture, on the model's device and in its dtype."""
+        """The features [1, image tokens, hidden] of a picture, on the model's device and in its dtype.
+
+        Where they are not kept, the next call may overwrite them.
+        """
         if image in self:
             self._kept.move_to_end(image.digest)
             return self._kept[image.digest]
         features = self._compute(image)
         if features.nbytes <= self._max_bytes:
+            features = features.clone()
             self._keep(image.digest, features)
         return features
 
@@ -36,12 +43,6 @@ class ImageFeatures:
         """Forgets all."""
         self._kept.clear()
         self._kept_bytes = 0
-
-    def _compute(self, image: PreparedImage) -> torch.Tensor:
-        weights = self._model.lm_head.weight
-        pixel_values = torch.from_numpy(image.pixel_values)[None].to(weights.device, weights.dtype)
-        features: torch.Tensor = self._model.get_image_features(pixel_values).pooler_output
-        return features
 
     def _keep(self, digest: bytes, features: torch.Tensor) -> None:
         self._kept[digest] = features

@@ -1,7 +1,7 @@
 """Runs the model for the scheduler: one prefill, or one decode step for a bucket of rows."""
 
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,9 @@ from paligemma_engine.prompts import split_prompt
 from paligemma_engine.read_back import DecodedStep, ReadBack
 from paligemma_engine.scheduler import PickedToken
 from paligemma_engine.slot_cache import SlotCache
+from paligemma_engine.vision_step import VisionStep
 
+Output = TypeVar("Output")
 Step = Callable[[], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -52,7 +54,6 @@ class ModelRunner:
             execution: how steps are run; None: eagerly.
         """
         self._checkpoint = checkpoint
-        self._features = ImageFeatures(checkpoint.model, max_bytes=feature_cache_bytes)
         self._metrics = metrics or EngineMetrics()
         self._device: torch.device = checkpoint.model.device
         self._grammar = Grammar.build(checkpoint.vocabulary, enabled=grammar)
@@ -66,6 +67,9 @@ class ModelRunner:
         )
         self._state = SlotState.allocate(slots, self._device)
         self._execution = execution or Execution()
+        self._vision = VisionStep(checkpoint.model).eval()
+        self._see: Callable[[], torch.Tensor] = self._prepare_step(self._vision)
+        self._features = ImageFeatures(self._features_of, max_bytes=feature_cache_bytes)
         self._read_back = ReadBack(slots=slots, steps_ahead=self.steps_ahead, device=self._device)
         self._cpu_threads = CpuThreads(vary=not self._execution.compiled) if self._device.type == "cpu" else None
         self._running = 0  # in the newest step
@@ -77,7 +81,9 @@ class ModelRunner:
         self._row_buckets = row_buckets(slots)
         self._length_buckets = self._execution.length_buckets(self._cache.max_length)
         self._steps = {
-            (rows, length): self._build_step(rows, length)
+            (rows, length): self._prepare_step(
+                DecodeStep(checkpoint.model, self._cache, self._state, self._picker, rows=rows, length=length).eval()
+            )
             for rows in self._row_buckets
             for length in self._length_buckets
         }
@@ -115,7 +121,7 @@ class ModelRunner:
             model, cache, state = self._checkpoint.model, self._cache, self._state
             length = self._checkpoint.image_token_count + text_tokens
             step = PrefillStep(model, cache, state, self._picker, self._inputs, length=length).eval()
-            self._prefill_steps[text_tokens] = capture(step) if self._execution.cuda_graphs else step
+            self._prefill_steps[text_tokens] = self._prepare_step(step)
         return self._prefill_steps[text_tokens]
 
     @property
@@ -149,16 +155,19 @@ class ModelRunner:
         self._features.clear()
         with torch.inference_mode():
             for text_tokens in self._execution.prompt_padding:
-                self._prefill_step(text_tokens)
+                self._prefill_step(text_tokens)()
             for step in self._steps.values():
                 step()
             if self._cpu_threads is not None:
                 self._cpu_threads.calibrate(self._steps[self._row_buckets[0], self._length_buckets[0]])
 
+    def _features_of(self, image: PreparedImage) -> torch.Tensor:
+        self._vision.show(image)
+        return self._see()
+
     @torch.inference_mode()
-    def _build_step(self, rows: int, length: int) -> Step:
-        model, cache, state = self._checkpoint.model, self._cache, self._state
-        step: Step = DecodeStep(model, cache, state, self._picker, rows=rows, length=length).eval()
+    def _prepare_step(self, step: Callable[[], Output]) -> Callable[[], Output]:
+        """A step as the device wants it; capturing runs it, so no slot may be occupied."""
         if self._execution.compiled:
             step = torch.compile(step, fullgraph=True, dynamic=False)
         return capture(step) if self._execution.cuda_graphs else step

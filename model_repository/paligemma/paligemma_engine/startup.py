@@ -110,7 +110,7 @@ def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:
     if config.compile:
         _prepare_compiler()
     if checkpoint.model.device.type != "cuda":
-        return Execution(compiled=True, length_step=None) if config.compile else Execution()
+        return Execution.compiled_on_cpu() if config.compile else Execution()
     # Quantised layers may look at their input on the host, which no graph allows.
     return Execution.on_gpu(cuda_graphs=config.cuda_graphs and not checkpoint.is_quantized, compiled=config.compile)
 
