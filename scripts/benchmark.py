@@ -36,8 +36,9 @@ from benchmarking.baselines import Baseline
 from benchmarking.costs import Meter, first_token_totals
 from benchmarking.load import load_gateway, load_triton
 from benchmarking.workload import MAX_NEW_TOKENS, RANDOM_MODEL_ID, WORKS, Job, make_jobs, make_random_checkpoint
+from supervision.ports import PortError
 from supervision.server import SPIN_BRIEFLY
-from supervision.stack import DEMO_MODEL_ID, HOST, REPOSITORY, Stack, running_stack
+from supervision.stack import DEMO_MODEL_ID, HOST, REPOSITORY, Stack, StackFailed, running_stack
 
 CLIENTS: Final = (1, 8, 32, 64)
 BATCH_SIZE: Final = 8
@@ -84,9 +85,21 @@ Contender = Callable[[Result, list[Job]], None]
 
 
 def main() -> int:
-    """Runs each checkpoint with each kind of work, and prints a table for each."""
+    """Returns the exit status."""
     arguments = parse_arguments()
     os.environ.update({**SPIN_BRIEFLY, **os.environ})
+    try:
+        reports = run(arguments)
+    except (StackFailed, PortError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        arguments.json.write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Runs each checkpoint with each kind of work, and prints a table for each."""
     reports = {}
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         models_dir = Path(folder)
@@ -99,9 +112,7 @@ def main() -> int:
             name = f"{model_id}, {work} work"
             reports[name] = benchmark(model_id, work, models_dir, arguments)
             print_report(name, reports[name])
-    if arguments.json:
-        arguments.json.write_text(json.dumps(reports, indent=2) + "\n", encoding="utf-8")
-    return 0
+    return reports
 
 
 def parse_arguments() -> argparse.Namespace:
