@@ -47,7 +47,7 @@ class Diet:
         ("colour", 4),
         ("position", 1.5),
         ("size", 1.5),
-        ("absent", 2.5),
+        ("absent", 1.5),
     )
     several_share: float = 0.0
 
