@@ -33,6 +33,13 @@ def bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
+def relative_bounds(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """The same as shares of width and height, in [0, 1]."""
+    height, width = mask.shape
+    x_min, y_min, x_max, y_max = bounds(mask)
+    return x_min / width, y_min / height, x_max / width, y_max / height
+
+
 @dataclass(frozen=True, slots=True)
 class SceneObject:
     """One shape: what it is called, and its true mask bool[H, W]."""
@@ -45,11 +52,6 @@ class SceneObject:
     def name(self) -> str:
         """What a prompt calls it."""
         return f"{self.colour} {self.shape}"
-
-    @property
-    def box_xyxy(self) -> tuple[int, int, int, int]:
-        """x_min, y_min, x_max, y_max in pixels; the maxima are outside."""
-        return bounds(self.mask)
 
 
 @dataclass(frozen=True, slots=True)

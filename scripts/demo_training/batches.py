@@ -15,7 +15,7 @@ from demo_training.names import COLOURS, KINDS, TASKS
 from demo_training.prompts import Found, Query, queries
 from demo_training.sampling import SceneStyle, sample_scene
 from demo_training.scenes import Placement
-from scenes import bounds, draw_scene
+from scenes import draw_scene, relative_bounds
 
 FIRST_TRAINING_SEED: Final = 1 << 32  # scenes below are for tests and evaluation
 _DETECT_SHARE: Final = 0.15
@@ -181,13 +181,10 @@ def plain_picture(seed: int, image_size: int) -> Picture:
 
 def find(placements: tuple[Placement, ...], masks: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Found]:
     """The objects of a scene as prompts see them, for masks bool[N, H, W]."""
-    height, width = masks.shape[1:]
-    found = []
-    for placement, mask in zip(placements, masks, strict=True):
-        x_min, y_min, x_max, y_max = bounds(mask)
-        box = (x_min / width, y_min / height, x_max / width, y_max / height)
-        found.append(Found(placement, box, float(mask.mean())))
-    return found
+    return [
+        Found(placement, relative_bounds(mask), float(mask.mean()))
+        for placement, mask in zip(placements, masks, strict=True)
+    ]
 
 
 def patch_shares(mask: np.ndarray[Any, np.dtype[np.bool_]], grid: int) -> np.ndarray[Any, np.dtype[np.float32]]:

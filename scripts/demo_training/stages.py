@@ -32,11 +32,10 @@ class Stage:
 
 
 _EASY: Final = SceneStyle(max_turn_degrees=6, far_turn_degrees=6, min_side=0.2, counts=(3, 3, 2), overlap=1.0)
-_SINGLE: Final = Diet()
-_ANSWERS: Final = replace(_SINGLE, plain_share=0.3)
+_ANSWERS: Final = Diet(plain_share=0.3)
 _SEVERAL: Final = replace(_ANSWERS, several_share=0.3)
-_SELECTION: Final = replace(_SINGLE, pictures=32, several_share=0.2)
-_VISION: Final = replace(_SINGLE, pictures=48, prompts=1)
+_SELECTION: Final = Diet(pictures=32, several_share=0.2)
+_VISION: Final = Diet(pictures=48, prompts=1)
 
 
 def stages(*, warm: bool) -> list[Stage]:

@@ -3,7 +3,7 @@
 python scripts/train_paligemma.py --hours 8                                           from nothing
 python scripts/train_paligemma.py --hours 8 --warm-from models/paligemma2-demo-224    from other weights
 python scripts/train_paligemma.py --hours 12 --architecture large                     a larger one, for a GPU
-python scripts/train_paligemma.py --hours 8 --processes 4 --compile                   four cores, twice as fast or more
+python scripts/train_paligemma.py --hours 8 --processes 2 --compile                   two cores: half as fast again
 Started again with the same folder, it goes on where it was; --export writes what there is without training.
 """
 
@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("--export", action="store_true", help="train no further")
     parser.add_argument("--processes", type=int, default=1, help="on a CPU: share each step among so many")
     parser.add_argument("--compile", action="store_true", help="fuse the layers' operations; needs a C++ compiler")
-    train_together(parser.parse_args().processes, _train, parser.parse_args())
+    arguments = parser.parse_args()
+    train_together(arguments.processes, _train, arguments)
 
 
 def _train(together: Together, arguments: argparse.Namespace) -> None:

@@ -15,7 +15,7 @@ from demo_training.sampling import SceneStyle, sample_scene
 from demo_training.scenes import draw
 from evaluation.protocol import Truth
 from paligemma_tokens.vocabulary import SEPARATOR
-from scenes import SHAPES, Scene, draw_scene
+from scenes import SHAPES, Scene, draw_scene, relative_bounds
 
 SCALE: Final = 2  # scenes are drawn larger than they were laid out: masks are compared in full size
 _FORMS: Final = (
@@ -81,12 +81,7 @@ def plain_cases(seed: int, count: int) -> Iterator[Case]:
             continue
         picked = chance.sample(scene.objects, min(wanted, len(scene.objects)))
         words = SEPARATOR.join(each.name if happens(chance, 0.5) else each.shape for each in picked)
-        height, width = picked[0].mask.shape
-        truths = []
-        for each in picked:
-            x_min, y_min, x_max, y_max = each.box_xyxy
-            box = (x_min / width, y_min / height, x_max / width, y_max / height)
-            truths.append(Truth(each.mask, box, SHAPE_FAMILY))
+        truths = [Truth(each.mask, relative_bounds(each.mask), SHAPE_FAMILY) for each in picked]
         yield Case(scene.image, "segment", words, truths, "one" if len(truths) == 1 else "two")
 
 

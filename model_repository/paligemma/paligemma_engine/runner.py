@@ -1,14 +1,14 @@
 """Runs the model for the scheduler: one prefill, or one decode step for a bucket of rows."""
 
 from collections.abc import Callable, Collection
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.cpu_threads import CpuThreads
-from paligemma_engine.cuda_graph import capture
+from paligemma_engine.cuda_graph import Output, capture
 from paligemma_engine.decode_step import DecodeStep, SlotState
 from paligemma_engine.execution import Execution, row_buckets
 from paligemma_engine.grammar import Grammar
@@ -24,7 +24,6 @@ from paligemma_engine.scheduler import PickedToken
 from paligemma_engine.slot_cache import SlotCache
 from paligemma_engine.vision_step import VisionStep
 
-Output = TypeVar("Output")
 Step = Callable[[], tuple[torch.Tensor, torch.Tensor]]
 
 
