@@ -26,7 +26,7 @@ class ArithmeticStep:
     picked: dict[int, PickedToken]
 
     def read(self) -> dict[int, PickedToken]:
-        assert self.runner.last_read < self.number == len(self.runner.decoded) - self.runner.steps_ahead
+        assert self.runner.last_read < self.number == self.runner.started - self.runner.steps_ahead
         self.runner.last_read = self.number
         return self.picked
 
@@ -35,18 +35,19 @@ class ArithmeticRunner:
     def __init__(self, slots: int, steps_ahead: int = 0) -> None:
         self.slots = slots
         self.steps_ahead = steps_ahead
+        self.started = 0  # prefills and decode steps
         self.last_read = 0
         self.eos_ids = frozenset({EOS_ID})
         self.rows: dict[int, tuple[int, int, int]] = {}
         self.decoded: list[frozenset[int]] = []
 
-    def prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
+    def prefill(self, slot: int, prompt: PreparedPrompt) -> ArithmeticStep:
         start, stride, count = prompt.input_ids
         if start == POISON:
             raise ValueError("poisoned")
         assert 0 <= slot < self.slots
         self.rows[slot] = (start, stride, count - 1)
-        return self._picked(start if count else EOS_ID)
+        return self._start({slot: self._picked(start if count else EOS_ID)})
 
     def decode(self, slots: Collection[int]) -> ArithmeticStep:
         self.decoded.append(frozenset(slots))
@@ -57,7 +58,11 @@ class ArithmeticRunner:
                 raise RuntimeError("the device is lost")
             self.rows[slot] = (number + stride, stride, left - 1)
             picked[slot] = self._picked(number + stride if left > 0 else EOS_ID)
-        return ArithmeticStep(self, len(self.decoded), picked)
+        return self._start(picked)
+
+    def _start(self, picked: dict[int, PickedToken]) -> ArithmeticStep:
+        self.started += 1
+        return ArithmeticStep(self, self.started, picked)
 
     def _picked(self, token_id: int) -> PickedToken:
         return PickedToken(token_id, -token_id / 1000)

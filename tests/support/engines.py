@@ -15,9 +15,8 @@ from paligemma_engine.loading import load_folder
 from paligemma_engine.memory_plan import plan_slots
 from paligemma_engine.metrics import MetricKind
 from paligemma_engine.prepared import PreparedPrompt
-from paligemma_engine.read_back import DecodedStep
+from paligemma_engine.read_back import RunningStep
 from paligemma_engine.runner import ModelRunner
-from paligemma_engine.scheduler import PickedToken
 from paligemma_engine.startup import start_engine
 
 ANSWER_TIMEOUT_S = 60.0
@@ -45,13 +44,13 @@ class FaultyRunner:
         self.may_run.set()
         self.steps = 0
 
-    def prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
+    def prefill(self, slot: int, prompt: PreparedPrompt) -> RunningStep:
         self.may_run.wait(ANSWER_TIMEOUT_S)
         if prompt.asked.target == self.fail_prefill_of:
             raise RuntimeError("poisoned")
         return self._runner.prefill(slot, prompt)
 
-    def decode(self, slots: Collection[int]) -> DecodedStep:
+    def decode(self, slots: Collection[int]) -> RunningStep:
         self.may_run.wait(ANSWER_TIMEOUT_S)
         if self.fail_decode:
             raise RuntimeError("the device is lost")

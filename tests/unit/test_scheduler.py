@@ -1,11 +1,12 @@
 """Slots, admission and endings, with sums instead of a model: each sequence's tokens are known beforehand."""
 
 import pytest
-from arithmetic_runner import POISON, ArithmeticRunner, sequence
+from arithmetic_runner import POISON, ArithmeticRunner, ArithmeticStep, sequence
 from letters import IDS, SEP, letter_vocabulary
 
 from paligemma_engine.errors import InternalError
 from paligemma_engine.metrics import EngineMetrics
+from paligemma_engine.prepared import PreparedPrompt
 from paligemma_engine.prompts import Task
 from paligemma_engine.repeats import RepeatDetector
 from paligemma_engine.scheduler import Scheduler
@@ -150,6 +151,53 @@ def test_read_one_step_late_costs_one_step_and_the_slot_is_clean() -> None:
     run_to_the_end(scheduler)
     assert (first.token_ids, second.token_ids) == ([1, 2, 3], [100, 101, 102])
     assert len(runner.decoded) == 2 * (3 + 1)
+
+
+@pytest.mark.parametrize(("steps_ahead", "read_before"), [(0, 3), (1, 2)])
+def test_prefills_follow_one_another_unread(steps_ahead: int, read_before: int) -> None:
+    """As many first tokens as there are prefills, each read when the next step has been started, or at once."""
+    scheduler, runner, _ = scheduler_with(3, steps_ahead)
+    read: list[int] = []
+    decode = runner.decode
+    runner.decode = lambda slots: (read.append(runner.last_read), decode(slots))[1]  # type: ignore[method-assign]
+    arriving = [sequence(10 * number, 1, 2) for number in (1, 2, 3)]
+    scheduler.add(arriving)
+    scheduler.run_once()
+    assert read == [read_before]
+    run_to_the_end(scheduler)
+    assert [each.token_ids for each in arriving] == [[10, 11], [20, 21], [30, 31]]
+
+
+def test_a_first_token_that_ends_the_answer_is_seen_late() -> None:
+    scheduler, _, _ = scheduler_with(slots=1, steps_ahead=1)
+    empty, other = sequence(1, 1, 0), sequence(7, 1, 2)
+    scheduler.add([empty, other])
+    assert run_to_the_end(scheduler) == [empty, other]
+    assert (empty.token_ids, other.token_ids) == ([], [7, 8])
+
+
+def test_seconds_count_for_the_kind_of_step_that_took_them() -> None:
+    """A prefill that is read late is not mistaken for a slow decode step."""
+
+    class SlowPrefills(ArithmeticRunner):
+        def prefill(self, slot: int, prompt: PreparedPrompt) -> ArithmeticStep:
+            step = super().prefill(slot, prompt)
+            read = step.read
+            step.read = lambda: (wait(10.0), read())[1]  # type: ignore[method-assign]
+            wait(1.0)
+            return step
+
+    clock, metrics = Clock(), EngineMetrics()
+
+    def wait(seconds: float) -> None:
+        clock.now += seconds
+
+    scheduler = Scheduler(SlowPrefills(1, steps_ahead=1), metrics, clock=clock)
+    scheduler.add([sequence(1, 1, 3)])
+    run_to_the_end(scheduler)
+    samples = {sample.family.name: sample.value for sample in metrics.drain()}
+    assert samples["paligemma_prefill_seconds"] == 11.0
+    assert samples["paligemma_decode_step_seconds_total"] == 0.0
 
 
 def test_cancelled_while_a_step_is_unread() -> None:

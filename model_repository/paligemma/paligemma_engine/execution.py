@@ -14,8 +14,8 @@ class Execution:
     """Choices that change the time a step takes, and not what it answers. The defaults are the CPU's.
 
     Attributes:
-        steps_ahead: how many decode steps may be unread when the next one is started. On the CPU nothing runs beside
-            the caller.
+        steps_ahead: how many prefills and decode steps may be unread when the next one is started. On the CPU nothing
+            runs beside the caller.
         prompt_padding: the numbers of text tokens that prompts are padded to; none: each runs at its own length.
         length_step: decode steps are built for rows seen to a multiple of this; None: to their end. On the CPU
             attention over empty positions is what costs; on a GPU each length would be one more graph to capture, and

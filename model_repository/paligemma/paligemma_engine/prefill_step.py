@@ -10,6 +10,7 @@ from paligemma_engine.attention import additive_mask
 from paligemma_engine.decode_step import SlotState
 from paligemma_engine.picking import Head, Picker
 from paligemma_engine.slot_cache import PrefillView, SlotCache
+from paligemma_engine.upload import Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class PrefillInputs:
         length: int64[1], image tokens and text tokens that count.
         slot: int64[1], where the sequence goes.
         grammar_state: int64[1], the state that its answer starts in.
+        upload_text: fills `text_ids`.
     """
 
     features: torch.Tensor
@@ -29,22 +31,27 @@ class PrefillInputs:
     length: torch.Tensor
     slot: torch.Tensor
     grammar_state: torch.Tensor
+    upload_text: Upload
 
     @classmethod
     def allocate(cls, model: Any, *, image_tokens: int, max_text_tokens: int) -> Self:
         """Room for the longest prompt."""
         weights, hidden_size = model.lm_head.weight, model.config.get_text_config().hidden_size
-        scalars = (torch.zeros(1, dtype=torch.long, device=weights.device) for _ in range(3))
+        text_ids = torch.zeros(1, max_text_tokens, dtype=torch.long, device=weights.device)
+        length, slot, grammar_state = (torch.zeros(1, dtype=torch.long, device=weights.device) for _ in range(3))
         return cls(
-            torch.zeros(1, image_tokens, hidden_size, dtype=weights.dtype, device=weights.device),
-            torch.zeros(1, max_text_tokens, dtype=torch.long, device=weights.device),
-            *scalars,
+            features=torch.zeros(1, image_tokens, hidden_size, dtype=weights.dtype, device=weights.device),
+            text_ids=text_ids,
+            length=length,
+            slot=slot,
+            grammar_state=grammar_state,
+            upload_text=Upload(text_ids[0]),
         )
 
     def fill(self, *, features: torch.Tensor, text_ids: list[int], slot: int, grammar_state: int) -> None:
-        """Puts the next prompt in."""
+        """Puts the next prompt in; the device may still be running the one before."""
         self.features.copy_(features)
-        self.text_ids[0, : len(text_ids)] = torch.tensor(text_ids)
+        self.upload_text(torch.tensor(text_ids))
         self.length.fill_(features.shape[1] + len(text_ids))
         self.slot.fill_(slot)
         self.grammar_state.fill_(grammar_state)

@@ -1,6 +1,6 @@
-"""Brings what a decode step chose to the host; from a GPU while the next step is running already."""
+"""Brings what a step chose to the host; from a GPU while the next step is running already."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,17 +10,17 @@ from paligemma_engine.scheduler import PickedToken
 
 
 @dataclass(frozen=True, slots=True)
-class DecodedStep:
-    """A step that was started.
+class RunningStep:
+    """A prefill or decode step that was started.
 
     Attributes:
-        slots: which of its rows are of interest.
+        row_of: by slot, the row of the outputs that is of interest.
         token_ids: int64[rows], on the host.
         logprobs: float32[rows], on the host.
         arrived: when the two are there; None: they are.
     """
 
-    slots: tuple[int, ...]
+    row_of: Mapping[int, int]
     token_ids: torch.Tensor
     logprobs: torch.Tensor
     arrived: torch.cuda.Event | None = None
@@ -30,7 +30,7 @@ class DecodedStep:
         if self.arrived is not None:
             self.arrived.synchronize()
         token_ids, logprobs = self.token_ids.tolist(), self.logprobs.tolist()
-        return {slot: PickedToken(token_ids[slot], logprobs[slot]) for slot in self.slots}
+        return {slot: PickedToken(token_ids[row], logprobs[row]) for slot, row in self.row_of.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,14 @@ class ReadBack:
         count = steps_ahead + 1 if device.type == "cuda" else 0
         self._buffers = [_PinnedBuffer.allocate(slots) for _ in range(count)]
 
-    def start(self, slots: Collection[int], token_ids: torch.Tensor, logprobs: torch.Tensor) -> DecodedStep:
+    def start(self, row_of: Mapping[int, int], token_ids: torch.Tensor, logprobs: torch.Tensor) -> RunningStep:
         """A step's outputs int64[rows] and float32[rows], which the next step on a GPU may overwrite, on their way."""
         if not self._buffers:
-            return DecodedStep(tuple(slots), token_ids, logprobs)
+            return RunningStep(row_of, token_ids, logprobs)
         buffer = self._buffers.pop(0)
         self._buffers.append(buffer)
         rows = len(token_ids)
         buffer.token_ids[:rows].copy_(token_ids, non_blocking=True)
         buffer.logprobs[:rows].copy_(logprobs, non_blocking=True)
         buffer.arrived.record()
-        return DecodedStep(tuple(slots), buffer.token_ids, buffer.logprobs, buffer.arrived)
+        return RunningStep(row_of, buffer.token_ids, buffer.logprobs, buffer.arrived)

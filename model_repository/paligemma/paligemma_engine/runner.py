@@ -19,8 +19,7 @@ from paligemma_engine.prefill_step import PrefillInputs, PrefillStep
 from paligemma_engine.prepared import PreparedImage, PreparedPrompt
 from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS, slot_length, tokenize_prompt
 from paligemma_engine.prompts import split_prompt
-from paligemma_engine.read_back import DecodedStep, ReadBack
-from paligemma_engine.scheduler import PickedToken
+from paligemma_engine.read_back import ReadBack, RunningStep
 from paligemma_engine.slot_cache import SlotCache
 from paligemma_engine.vision_step import VisionStep
 
@@ -97,13 +96,13 @@ class ModelRunner:
         """The tokens that end a sequence."""
         return self._checkpoint.vocabulary.eos_ids
 
-    def prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
-        """Puts a prompt into a slot, at its own length, and returns its first token."""
+    def prefill(self, slot: int, prompt: PreparedPrompt) -> RunningStep:
+        """Starts to put a prompt into a slot."""
         self._metrics.count(IMAGE_FEATURES, source="kept" if prompt.image in self._features else "computed")
         return self._prefill(slot, prompt)
 
     @torch.inference_mode()
-    def _prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
+    def _prefill(self, slot: int, prompt: PreparedPrompt) -> RunningStep:
         if self._cpu_threads is not None:
             self._cpu_threads.use_for(self._running + 1)
         text_ids = prompt.input_ids[self._checkpoint.image_token_count :]
@@ -111,9 +110,9 @@ class ModelRunner:
         self._inputs.fill(
             features=self._features.of(prompt.image), text_ids=text_ids, slot=slot, grammar_state=grammar_state
         )
-        token_ids, logprobs = self._prefill_step(self._execution.padded(len(text_ids)))()
+        outputs = self._prefill_step(self._execution.padded(len(text_ids)))()
         self._positions[slot] = len(prompt.input_ids)
-        return PickedToken(int(token_ids[0]), float(logprobs[0]))
+        return self._read_back.start({slot: 0}, *outputs)
 
     def _prefill_step(self, text_tokens: int) -> Step:
         if text_tokens not in self._prefill_steps:
@@ -125,11 +124,11 @@ class ModelRunner:
 
     @property
     def steps_ahead(self) -> int:
-        """How many steps may be unread when the next one is started."""
+        """How many prefills and decode steps may be unread when the next one is started."""
         return self._execution.steps_ahead
 
     @torch.inference_mode()
-    def decode(self, slots: Collection[int]) -> DecodedStep:
+    def decode(self, slots: Collection[int]) -> RunningStep:
         """Starts a step for these occupied slots."""
         self._running = len(slots)
         if self._cpu_threads is not None:
@@ -138,10 +137,10 @@ class ModelRunner:
         # A sequence whose last token is still unread may stand at the end of its row.
         longest = min(max(self._positions[slot] for slot in slots) + 1, self._cache.max_length)
         length = next(length for length in self._length_buckets if length >= longest)
-        step = self._read_back.start(slots, *self._steps[rows, length]())
+        outputs = self._steps[rows, length]()
         for slot in slots:
             self._positions[slot] += 1
-        return step
+        return self._read_back.start({slot: slot for slot in slots}, *outputs)
 
     def warm_up(self) -> None:
         """Runs everything once, so that no request pays for a first time."""

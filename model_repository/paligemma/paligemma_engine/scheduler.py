@@ -4,7 +4,8 @@ Pure Python: the model is behind the `Runner` protocol, so that slots, admission
 
     run_once:  end the cancelled and overdue  ->  prefill waiting sequences into free slots  ->  one decode step for all
 
-On a GPU a step is read only after the next one was started, so that the device never waits for the host:
+On a GPU a step, be it a prefill or a decode step, is read only after the next one was started, so that the device never
+waits for the host:
 
     start 1    start 2, read 1    start 3, read 2    ...      what a step chose for a sequence that had ended is dropped
 """
@@ -34,7 +35,7 @@ class PickedToken:
 
 
 class StartedStep(Protocol):
-    """A decode step that is running or has run."""
+    """A prefill or a decode step that is running or has run."""
 
     def read(self) -> dict[int, PickedToken]:
         """The next token of each slot that the step was for. An error is fatal to all."""
@@ -53,13 +54,30 @@ class Runner(Protocol):
 
     @property
     def steps_ahead(self) -> int:
-        """How many steps may be unread when the next one is started."""
+        """How many prefills and decode steps may be unread when the next one is started."""
 
-    def prefill(self, slot: int, prompt: PreparedPrompt) -> PickedToken:
-        """Puts a prompt into a free slot and returns its first token. An error leaves the slot free."""
+    def prefill(self, slot: int, prompt: PreparedPrompt) -> StartedStep:
+        """Starts to put a prompt into a free slot. An error leaves the slot free."""
 
     def decode(self, slots: Collection[int]) -> StartedStep:
         """Starts a step for these occupied slots. An error is fatal to all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """A step that was started and not yet read.
+
+    Attributes:
+        step: what was started.
+        sequences: by slot, whose tokens it brings.
+        start_s: how long it took to start it.
+        is_prefill: whether these are first tokens.
+    """
+
+    step: StartedStep
+    sequences: dict[int, Sequence]
+    start_s: float
+    is_prefill: bool
 
 
 class Scheduler:
@@ -71,7 +89,7 @@ class Scheduler:
         self._clock = clock
         self._waiting: deque[Sequence] = deque()
         self._running: dict[int, Sequence] = {}
-        self._unread: deque[tuple[StartedStep, dict[int, Sequence]]] = deque()
+        self._unread: deque[_Unread] = deque()
         self._free = list(range(runner.slots))  # a heap: low slots first keep the rows of a step few
         self._finished: list[Sequence] = []
 
@@ -119,7 +137,7 @@ class Scheduler:
     def _prefill(self, sequence: Sequence, slot: int) -> None:
         started = self._clock()
         try:
-            picked = self._runner.prefill(slot, sequence.prompt)
+            step = self._runner.prefill(slot, sequence.prompt)
         except Exception as error:
             _log.exception("prefill failed")
             heapq.heappush(self._free, slot)
@@ -128,24 +146,35 @@ class Scheduler:
             return
         sequence.slot, sequence.status = slot, Status.RUNNING
         self._running[slot] = sequence
-        sequence.first_token_at = self._clock()
-        self._metrics.observe(PREFILL_SECONDS, sequence.first_token_at - started)
-        self._append(sequence, picked)
+        self._follow(_Unread(step, {slot: sequence}, self._clock() - started, is_prefill=True))
 
     def _step(self) -> None:
         started = self._clock()
-        self._unread.append((self._runner.decode(self._running.keys()), dict(self._running)))
-        if len(self._unread) > self._runner.steps_ahead:
-            self._read(*self._unread.popleft())
-        self._metrics.count(DECODE_STEPS)
-        self._metrics.count(DECODE_SECONDS, self._clock() - started)
+        step = self._runner.decode(self._running.keys())
+        self._follow(_Unread(step, dict(self._running), self._clock() - started, is_prefill=False))
         if not self._running:
             self._unread.clear()  # all that they were for has ended
 
-    def _read(self, step: StartedStep, sequences: dict[int, Sequence]) -> None:
-        picked = step.read()
-        running = {slot: sequence for slot, sequence in sequences.items() if sequence.status is Status.RUNNING}
-        self._metrics.count(DECODE_TOKENS, len(running))
+    def _follow(self, newest: _Unread) -> None:
+        """Reads what is not to stay unread any longer."""
+        self._unread.append(newest)
+        if len(self._unread) > self._runner.steps_ahead:
+            self._read(self._unread.popleft())
+
+    def _read(self, unread: _Unread) -> None:
+        started = self._clock()
+        picked = unread.step.read()
+        now = self._clock()
+        seconds = unread.start_s + now - started
+        running = {slot: sequence for slot, sequence in unread.sequences.items() if sequence.status is Status.RUNNING}
+        if unread.is_prefill:
+            self._metrics.observe(PREFILL_SECONDS, seconds)
+            for sequence in running.values():
+                sequence.first_token_at = now
+        else:
+            self._metrics.count(DECODE_STEPS)
+            self._metrics.count(DECODE_SECONDS, seconds)
+            self._metrics.count(DECODE_TOKENS, len(running))
         for slot, sequence in running.items():
             self._append(sequence, picked[slot])
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from paligemma_engine.prepared import PreparedImage
+from paligemma_engine.upload import Upload
 
 
 class VisionStep(nn.Module):
@@ -19,10 +20,11 @@ class VisionStep(nn.Module):
         weights, side = model.lm_head.weight, model.config.vision_config.image_size
         pixel_values = torch.zeros(1, 3, side, side, dtype=weights.dtype, device=weights.device)
         self.register_buffer("pixel_values", pixel_values)
+        self._upload = Upload(pixel_values[0])
 
     def show(self, image: PreparedImage) -> None:
-        """Puts the next picture in."""
-        self.pixel_values.copy_(torch.from_numpy(image.pixel_values)[None])
+        """Puts the next picture in; the device may still be looking at the one before."""
+        self._upload(torch.from_numpy(image.pixel_values))
 
     def forward(self) -> torch.Tensor:
         """The features [1, image tokens, hidden] that the text model reads."""
