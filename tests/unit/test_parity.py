@@ -12,7 +12,7 @@ from engines import load_checkpoint
 from PIL import Image
 
 from demo_training.names import COLOURS
-from paligemma_engine import EngineConfig, EngineMetrics
+from paligemma_engine import EngineConfig, EngineMetrics, compilation
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.decode_step import DecodeStep
 from paligemma_engine.execution import Execution
@@ -65,9 +65,9 @@ def make_pairs(count: int) -> list[Pair]:
     return pairs
 
 
-def make_case(models_dir: Path, model_id: str, *, max_new_tokens: int) -> Case:
+def make_case(models_dir: Path, model_id: str, *, max_new_tokens: int, count: int = PAIRS) -> Case:
     transformers = Transformers(models_dir / model_id)
-    pairs = make_pairs(PAIRS)
+    pairs = make_pairs(count)
     return Case(
         checkpoint=load_checkpoint(EngineConfig(model_id=model_id, models_dir=models_dir)),
         pairs=pairs,
@@ -137,6 +137,22 @@ def test_prompts_padded_to_a_bucket(random_weights: Case) -> None:
     """As on a GPU; slots are used again, so that what a longer prompt's padding left behind would be seen."""
     execution = Execution(prompt_padding=(7, 128))
     assert_equal(random_weights, run(random_weights, slots=2, count=50, execution=execution))
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+def test_as_compiled_on_a_gpu(
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generation: int
+) -> None:
+    """Layer by layer, with the fused attention: the functions that the compiler gets, without what it makes of them."""
+    compilation.prepare_compiler()
+    monkeypatch.setitem(compilation._ONE_GRAPH, "backend", "eager")
+    make_random_checkpoint(
+        tmp_path / "random", models_dir / DEMO_MODEL_ID, sliding_window=SHORT_WINDOW, generation=generation
+    )
+    case = make_case(tmp_path, "random", max_new_tokens=RANDOM_NEW_TOKENS, count=40)
+    assert len({tuple(reference.token_ids) for reference in case.references}) > 10
+    execution = Execution.on_gpu(cuda_graphs=False, compiled=True)
+    assert_equal(case, run(case, slots=4, count=40, execution=execution))
 
 
 @pytest.mark.parametrize("slots", [1, 4, 8])

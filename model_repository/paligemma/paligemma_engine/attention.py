@@ -1,22 +1,29 @@
-"""Attention for the text model: grouped queries without copying keys and values, with Gemma 2's softcap."""
+"""Attention for the text model: grouped queries without copying keys and values, with Gemma 2's softcap.
+
+Two functions that answer the same: `grouped` runs anywhere; `fused` never writes the scores out, but only where
+torch.compile makes one kernel of it.
+"""
 
 from typing import Any, Final
 
 import torch
 from torch import nn
+from torch.nn.attention.flex_attention import flex_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 GROUPED_ATTENTION: Final = "grouped"
+FUSED_ATTENTION: Final = "fused"
 
 
-def register() -> None:
-    """Makes the function known to transformers as an attention implementation.
+def use_attention(language_model: Any, name: str) -> None:
+    """Makes transformers' text model use one of the two.
 
-    The mask function belongs to it: without one, transformers passes the mask None, silently.
+    A mask function belongs to each: without one, transformers passes the mask None, silently.
     """
-    AttentionInterface.register(GROUPED_ATTENTION, grouped_attention)
-    AttentionMaskInterface.register(GROUPED_ATTENTION, eager_mask)
+    AttentionInterface.register(name, _FUNCTIONS[name])
+    AttentionMaskInterface.register(name, eager_mask)
+    language_model.set_attn_implementation(name)
 
 
 def grouped_attention(
@@ -55,6 +62,33 @@ def grouped_attention(
     weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     output = torch.matmul(weights, value).view(batch, heads, queries, head_dim)
     return output.transpose(1, 2).contiguous(), None
+
+
+def fused_attention(
+    _module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    **_unused: Any,
+) -> tuple[torch.Tensor, None]:
+    """As `grouped_attention`, with an attention_mask [B, 1, 1, L], the same for all queries."""
+
+    def softcapped_and_masked(
+        score: torch.Tensor, row: torch.Tensor, _head: torch.Tensor, _query: torch.Tensor, position: torch.Tensor
+    ) -> torch.Tensor:
+        if softcap is not None:
+            score = torch.tanh(score / softcap) * softcap
+        return score if attention_mask is None else score + attention_mask[row, 0, 0, position]
+
+    output = flex_attention(query, key, value, score_mod=softcapped_and_masked, scale=scaling, enable_gqa=True)
+    return output.transpose(1, 2).contiguous(), None
+
+
+_FUNCTIONS: Final = {GROUPED_ATTENTION: grouped_attention, FUSED_ATTENTION: fused_attention}
 
 
 def additive_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from paligemma_engine.attention import additive_mask
-from paligemma_engine.picking import Head, Picker
+from paligemma_engine.picking import Picker
 from paligemma_engine.slot_cache import DecodeView, SlotCache
 
 
@@ -53,7 +53,7 @@ class DecodeStep(nn.Module):
     ) -> None:
         super().__init__()
         text_config = model.config.get_text_config()
-        self.language_model, self.head, self.picker = model.model.language_model, Head(model), picker
+        self.language_model, self.picker = model.model.language_model, picker
         self.sliding_window: int | None = getattr(text_config, "sliding_window", None)
         self.state = state.first(rows)
         self.view = DecodeView(cache, positions=self.state.positions, length=length)
@@ -71,7 +71,7 @@ class DecodeStep(nn.Module):
             past_key_values=self.view,
             use_cache=True,
         ).last_hidden_state[:, 0]
-        token_ids, logprobs, grammar_states = self.picker(self.head(hidden), self.state.grammar_states)
+        token_ids, logprobs, grammar_states = self.picker(hidden, self.state.grammar_states)
         self.state.token_ids.copy_(token_ids)
         self.state.grammar_states.copy_(grammar_states)
         self.state.positions.add_(1).clamp_(max=self.last_position)  # a slot that nobody uses must not run off its row

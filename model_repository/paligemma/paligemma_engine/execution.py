@@ -1,12 +1,26 @@
 """How the model's steps are run: what a GPU wants otherwise than a CPU."""
 
+import enum
 from dataclasses import dataclass
 from typing import Final, Self
 
+from paligemma_engine.attention import FUSED_ATTENTION, GROUPED_ATTENTION
 from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS
 
 SHORT_PROMPT_TOKENS: Final = 32  # a few words, as most prompts are
 PROMPT_PADDING: Final = (SHORT_PROMPT_TOKENS, MAX_PROMPT_TOKENS)
+
+
+class Compiled(enum.Enum):
+    """What torch.compile makes one function of.
+
+    STEPS: each step, of whatever kind. Least time for each call.
+    LAYERS: a layer, which then serves all layers of its kind. A small part of the time to compile, but the call of each
+        layer costs the host time; a captured step has no such calls.
+    """
+
+    STEPS = enum.auto()
+    LAYERS = enum.auto()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,19 +35,22 @@ class Execution:
             attention over empty positions is what costs; on a GPU each length would be one more graph to capture, and
             most positions are the image's anyway.
         cuda_graphs: whether steps are captured, so that one launch starts all of their kernels.
-        compiled: whether torch.compile fuses the kernels of steps.
+        compiled: what torch.compile fuses, if anything.
+        attention: name of the text model's attention function. The fused one was slower on a CPU; where nothing is
+            compiled it writes the scores out, too, and slowly.
     """
 
     steps_ahead: int = 0
     prompt_padding: tuple[int, ...] = ()
     length_step: int | None = 64
     cuda_graphs: bool = False
-    compiled: bool = False
+    compiled: Compiled | None = None
+    attention: str = GROUPED_ATTENTION
 
     @classmethod
     def compiled_on_cpu(cls) -> Self:
         """Few shapes, for each is compiled by itself."""
-        return cls(prompt_padding=PROMPT_PADDING, length_step=None, compiled=True)
+        return cls(prompt_padding=PROMPT_PADDING, length_step=None, compiled=Compiled.STEPS)
 
     @classmethod
     def on_gpu(cls, *, cuda_graphs: bool = True, compiled: bool = False) -> Self:
@@ -43,7 +60,8 @@ class Execution:
             prompt_padding=PROMPT_PADDING,
             length_step=None,
             cuda_graphs=cuda_graphs,
-            compiled=compiled,
+            compiled=Compiled.LAYERS if compiled else None,
+            attention=FUSED_ATTENTION if compiled else GROUPED_ATTENTION,
         )
 
     def length_buckets(self, max_length: int) -> list[int]:

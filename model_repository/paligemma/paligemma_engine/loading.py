@@ -8,7 +8,7 @@ import torch
 from transformers import AutoProcessor, PaliGemmaForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
-from paligemma_engine import attention, quantization
+from paligemma_engine import quantization
 from paligemma_engine.adapter import merge
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.config import EngineConfig
@@ -84,13 +84,12 @@ def torch_dtype(config: EngineConfig) -> torch.dtype:
 
 
 def to_checkpoint(model_id: str, model: Any, processor: Any) -> Checkpoint:
-    """A model that is in memory, on its device, made ready for a runner: it gets the engine's attention.
+    """A model that is in memory, on its device, made ready for a runner.
 
     Raises:
         ModelFailed: its tokenizer lacks loc or seg tokens.
     """
-    attention.register()
-    model.eval().model.language_model.set_attn_implementation(attention.GROUPED_ATTENTION)
+    model.eval()
     tokenizer = processor.tokenizer
     eos = model.generation_config.eos_token_id
     return Checkpoint(

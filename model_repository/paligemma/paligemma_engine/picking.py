@@ -8,46 +8,38 @@ from torch import nn
 from paligemma_engine.grammar import Grammar
 
 
-class Head(nn.Module):
-    """The model's logits, with Gemma 2's softcap where it has one, in transformers' order of operations."""
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.lm_head = model.lm_head
-        self.softcap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[B, V] of [B, hidden]."""
-        logits: torch.Tensor = self.lm_head(hidden)
-        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
-
-
 class Picker(nn.Module):
-    """Chooses the next token: greedy, within the grammar."""
+    """The model's head, and the choice of the next token: greedy, within the grammar."""
 
     allowed: torch.Tensor
     next_state: torch.Tensor
     classes: torch.Tensor
 
-    def __init__(self, grammar: Grammar) -> None:
+    def __init__(self, model: Any, grammar: Grammar) -> None:
         super().__init__()
-        self.register_buffer("allowed", torch.from_numpy(grammar.allowed))
-        self.register_buffer("next_state", torch.from_numpy(grammar.next_state))
-        self.register_buffer("classes", torch.from_numpy(grammar.classes))
+        self.lm_head = model.lm_head
+        self.softcap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        for name in ("allowed", "next_state", "classes"):
+            self.register_buffer(name, torch.from_numpy(getattr(grammar, name)).to(model.device))
 
     def forward(
-        self, logits: torch.Tensor, grammar_states: torch.Tensor
+        self, hidden: torch.Tensor, grammar_states: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The tokens, their log-probabilities, and the grammar's states after them.
 
         Args:
-            logits: [B, V], after the model's softcap.
+            hidden: [B, hidden], the last states of the sequences' last tokens.
             grammar_states: int64[B].
 
         Returns:
             int64[B], float32[B] (under the full distribution, not the one that the grammar leaves), int64[B].
         """
-        logits = logits.float()
+        logits = self._logits(hidden).float()
         token_ids = logits.masked_fill(~self.allowed[grammar_states], -torch.inf).argmax(-1)
         logprobs = logits.gather(-1, token_ids[:, None])[:, 0] - logits.logsumexp(-1)
         return token_ids, logprobs, self.next_state[grammar_states, self.classes[token_ids]]
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[B, V], with Gemma 2's softcap where the model has one, in transformers' order of operations."""
+        logits: torch.Tensor = self.lm_head(hidden)
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap

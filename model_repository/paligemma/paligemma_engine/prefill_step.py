@@ -8,7 +8,7 @@ from torch import nn
 
 from paligemma_engine.attention import additive_mask
 from paligemma_engine.decode_step import SlotState
-from paligemma_engine.picking import Head, Picker
+from paligemma_engine.picking import Picker
 from paligemma_engine.slot_cache import PrefillView, SlotCache
 from paligemma_engine.upload import Upload
 
@@ -70,7 +70,7 @@ class PrefillStep(nn.Module):
         self, model: Any, cache: SlotCache, state: SlotState, picker: Picker, inputs: PrefillInputs, *, length: int
     ) -> None:
         super().__init__()
-        self.language_model, self.head, self.picker = model.model.language_model, Head(model), picker
+        self.language_model, self.picker = model.model.language_model, picker
         self.embedding = model.get_input_embeddings()
         self.has_window = getattr(model.config.get_text_config(), "sliding_window", None) is not None
         self.state, self.inputs = state, inputs
@@ -89,8 +89,8 @@ class PrefillStep(nn.Module):
             past_key_values=self.view,
             use_cache=True,
         ).last_hidden_state
-        logits = self.head(hidden.index_select(1, inputs.length - 1)[:, 0])
-        token_ids, logprobs, grammar_states = self.picker(logits, inputs.grammar_state)
+        last = hidden.index_select(1, inputs.length - 1)[:, 0]
+        token_ids, logprobs, grammar_states = self.picker(last, inputs.grammar_state)
         self.state.set(inputs.slot, token_ids=token_ids, positions=inputs.length, grammar_states=grammar_states)
         return token_ids, logprobs
 

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from paligemma_engine.attention import use_attention
 from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine.compilation import compile_layers, compile_step
 from paligemma_engine.cpu_threads import CpuThreads
 from paligemma_engine.cuda_graph import Output, capture
 from paligemma_engine.decode_step import DecodeStep, SlotState
-from paligemma_engine.execution import Execution, row_buckets
+from paligemma_engine.execution import Compiled, Execution, row_buckets
 from paligemma_engine.grammar import Grammar
 from paligemma_engine.image_features import ImageFeatures
 from paligemma_engine.metrics import IMAGE_FEATURES, EngineMetrics
@@ -55,7 +57,7 @@ class ModelRunner:
         self._metrics = metrics or EngineMetrics()
         self._device: torch.device = checkpoint.model.device
         self._grammar = Grammar.build(checkpoint.vocabulary, enabled=grammar)
-        self._picker = Picker(self._grammar).to(self._device)
+        self._picker = Picker(checkpoint.model, self._grammar)
         self._cache = SlotCache.allocate(
             checkpoint.model.config.get_text_config(),
             slots=slots,
@@ -65,11 +67,14 @@ class ModelRunner:
         )
         self._state = SlotState.allocate(slots, self._device)
         self._execution = execution or Execution()
+        use_attention(checkpoint.model.model.language_model, self._execution.attention)
+        if self._execution.compiled is Compiled.LAYERS:
+            compile_layers(checkpoint.model, self._picker)
         self._vision = VisionStep(checkpoint.model).eval()
         self._see: Callable[[], torch.Tensor] = self._prepare_step(self._vision)
         self._features = ImageFeatures(self._features_of, max_bytes=feature_cache_bytes)
         self._read_back = ReadBack(slots=slots, steps_ahead=self.steps_ahead, device=self._device)
-        self._cpu_threads = CpuThreads(vary=not self._execution.compiled) if self._device.type == "cpu" else None
+        self._cpu_threads = CpuThreads(vary=self._execution.compiled is None) if self._device.type == "cpu" else None
         self._running = 0  # in the newest step
         self._positions = [0] * slots  # the host's copy, so that no step has to wait for the device
         self._inputs = PrefillInputs.allocate(
@@ -166,6 +171,6 @@ class ModelRunner:
     @torch.inference_mode()
     def _prepare_step(self, step: Callable[[], Output]) -> Callable[[], Output]:
         """A step as the device wants it; capturing runs it, so no slot may be occupied."""
-        if self._execution.compiled:
-            step = torch.compile(step, fullgraph=True, dynamic=False)
+        if self._execution.compiled is Compiled.STEPS:
+            step = compile_step(step)
         return capture(step) if self._execution.cuda_graphs else step

@@ -1,18 +1,17 @@
 """Loads checkpoints, warms them up and starts their engines."""
 
 import dataclasses
-import locale
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Final
 
 import torch
 
 from paligemma_engine import metrics as families
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.checkpoint_files import base_of
+from paligemma_engine.compilation import prepare_compiler
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.engine import Engine
 from paligemma_engine.errors import ModelFailed
@@ -24,8 +23,6 @@ from paligemma_engine.memory_plan import plan_slots, too_large
 from paligemma_engine.metrics import EngineMetrics
 from paligemma_engine.model_pool import ModelPool
 from paligemma_engine.runner import ModelRunner
-
-MAX_COMPILED_STEPS: Final = 64
 
 
 def start_models(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Callable[[], None]) -> ModelPool:
@@ -108,16 +105,8 @@ def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMe
 
 def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:
     if config.compile:
-        _prepare_compiler()
+        prepare_compiler()
     if checkpoint.model.device.type != "cuda":
         return Execution.compiled_on_cpu() if config.compile else Execution()
     # Quantised layers may look at their input on the host, which no graph allows.
     return Execution.on_gpu(cuda_graphs=config.cuda_graphs and not checkpoint.is_quantized, compiled=config.compile)
-
-
-def _prepare_compiler() -> None:
-    # Each bucket of each checkpoint counts as a recompilation of the same function.
-    torch._dynamo.config.recompile_limit = MAX_COMPILED_STEPS
-    # Triton's stub starts Python without a locale, whatever the environment says; the compiler then reads its own
-    # sources as ASCII, which they are not.
-    locale.setlocale(locale.LC_CTYPE, "C.UTF-8")

@@ -1,0 +1,68 @@
+"""torch.compile, for a whole step or one layer at a time.
+
+What is made of the first layer serves all others of its kind, so that the time to compile does not grow with the depth
+of the model: https://docs.pytorch.org/tutorials/recipes/regional_compilation.html
+"""
+
+import locale
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, ParamSpec, TypeVar
+
+import torch
+from torch import nn
+
+_ONE_GRAPH: Final[dict[str, Any]] = {"fullgraph": True, "dynamic": False}
+_NO_LIMIT: Final = 1 << 16
+
+P = ParamSpec("P")
+Output = TypeVar("Output")
+
+
+def prepare_compiler() -> None:
+    """Settings of the process; to be made before anything is compiled."""
+    # Every shape and every checkpoint ever loaded counts as another version of the same function, and of these the
+    # compiler allows 8.
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = _NO_LIMIT
+    # Triton's stub starts Python without a locale, whatever the environment says; the compiler then reads its own
+    # sources as ASCII, which they are not.
+    locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+
+
+def compile_step(step: Callable[P, Output]) -> Callable[P, Output]:
+    """A step of fixed shapes as one function."""
+    return torch.compile(step, **_ONE_GRAPH)
+
+
+class _OneLayerCache:
+    """One layer's part of a cache, given to that layer alone.
+
+    Transformers' attention asks for its part by number, and the compiler would make a function for each number.
+    """
+
+    def __init__(self, layer_cache: Any) -> None:
+        self._layer_cache = layer_cache
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any) -> Any:
+        return self._layer_cache.update(key_states, value_states)
+
+
+def compile_layers(model: Any, picker: nn.Module) -> None:
+    """Makes the model's own layers run compiled, whoever calls them, and the picker."""
+    for layer in model.model.vision_tower.encoder.layers:
+        layer.compile(**_ONE_GRAPH)
+    for number, layer in enumerate(model.model.language_model.layers):
+        compiled = torch.compile(type(layer).forward, **_ONE_GRAPH)
+        layer.forward = partial(_run_layer, partial(compiled, layer), number)
+    picker.compile(**_ONE_GRAPH)
+
+
+def _run_layer(
+    compiled: Callable[..., torch.Tensor],
+    number: int,
+    hidden_states: torch.Tensor,
+    *,
+    past_key_values: Any,
+    **rest: Any,
+) -> torch.Tensor:
+    return compiled(hidden_states, past_key_values=_OneLayerCache(past_key_values.layers[number]), **rest)

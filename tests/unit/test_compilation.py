@@ -1,0 +1,71 @@
+"""What torch.compile and CUDA graphs ask of the steps, and that what is compiled answers the same."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import DEMO_MODEL_ID, make_random_checkpoint
+from engines import demo_checkpoint, load_checkpoint
+from torch import nn
+from torch._dynamo.utils import counters
+
+from paligemma_engine import EngineConfig, compilation
+from paligemma_engine.attention import additive_mask, fused_attention, grouped_attention
+from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine.execution import Compiled, Execution
+from paligemma_engine.runner import ModelRunner
+
+SCALING, SOFTCAP = 0.25, 5.0
+
+
+@pytest.fixture
+def checkpoint(models_dir: Path, tmp_path: Path) -> Checkpoint:
+    """One of its own, since its layers are changed; it has two layers with a window and two without."""
+    make_random_checkpoint(tmp_path / "random", models_dir / DEMO_MODEL_ID)
+    return load_checkpoint(EngineConfig(model_id="random", models_dir=tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["vision", "prefill", "decode"])
+def test_a_step_is_one_graph(models_dir: Path, kind: str) -> None:
+    """No Python branch on data and no host sync: else no CUDA graph could hold it."""
+    runner = ModelRunner(demo_checkpoint(models_dir), slots=2, max_new_tokens=16, grammar=True)
+    runner.warm_up()
+    kinds = {"vision": {0: runner._see}, "prefill": runner._prefill_steps, "decode": runner._steps}
+    step: Any = next(iter(kinds[kind].values()))
+    with torch.inference_mode():
+        explained = torch._dynamo.explain(step)()
+        assert (explained.graph_count, explained.graph_break_count) == (1, 0)
+        compiled = torch.compile(step, fullgraph=True, backend="eager")
+        assert all(torch.isfinite(output).all() for output in compiled())
+
+
+def test_layers_are_compiled_once_for_each_shape_and_not_for_each_layer(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compilation.prepare_compiler()
+    monkeypatch.setitem(compilation._ONE_GRAPH, "backend", "eager")
+    torch.compiler.reset()
+    counters.clear()
+    execution = Execution(compiled=Compiled.LAYERS, prompt_padding=(32, 128), length_step=None)
+    ModelRunner(checkpoint, slots=4, max_new_tokens=16, grammar=True, execution=execution).warm_up()
+    decode_rows, prefill_lengths, picker_rows, vision = 3, 2, 3, 1
+    assert counters["stats"]["unique_graphs"] == decode_rows + prefill_lengths + picker_rows + vision
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # the compiler's own
+@pytest.mark.parametrize("queries", [1, 20])
+def test_fused_attention_equals_grouped_attention(queries: int) -> None:
+    """By the real compiler, on part of a longer cache, with rows of several lengths and scores beyond the softcap."""
+    rows, heads, kv_heads, length, head_dim = 2, 4, 2, 20, 16
+    torch.manual_seed(0)
+    query = 5 * torch.randn(rows, heads, queries, head_dim)
+    key, value = (torch.randn(rows, kv_heads, length + 7, head_dim)[:, :, :length] for _ in range(2))
+    mask = additive_mask(torch.arange(length) < torch.tensor([[11], [length]]), torch.float32)
+    arguments = (nn.Identity(), query, key, value, mask)
+    fused = torch.compile(fused_attention, fullgraph=True, dynamic=False)
+    with torch.inference_mode():
+        expected = grouped_attention(*arguments, scaling=SCALING, softcap=SOFTCAP)[0]
+        assert torch.allclose(fused(*arguments, scaling=SCALING, softcap=SOFTCAP)[0], expected, atol=1e-5)
+        unlike = grouped_attention(*arguments, scaling=SCALING, softcap=None)[0]
+    assert not torch.allclose(unlike, expected, atol=1e-2)
