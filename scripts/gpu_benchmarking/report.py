@@ -23,6 +23,7 @@ class Setting:
     transformers: str
     architecture: str
     dtype: str
+    execution: str
     slots: int
     prompt_tokens: int
     start_s: float
@@ -120,7 +121,7 @@ def format_report(report: dict[str, Any]) -> str:
         f"ceilings: matrix product {ceilings['matrix_flops_per_s'] / 1e12:.1f} TFLOP/s,"
         f" copy {ceilings['copy_bytes_per_s'] / 1e9:.0f} GB/s",
         f"float32, few layers: {exactness['equal']} of {exactness['answers']} answers equal generate's",
-        f"runner started in {setting['start_s']:.1f} s",
+        f"{setting['execution']}; runner started in {setting['start_s']:.1f} s",
         "",
         "                  ms   floor ms  of floor",
         _step_line("prefill", report["prefill"]),

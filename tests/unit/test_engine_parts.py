@@ -185,6 +185,11 @@ def test_length_buckets() -> None:
     assert Execution.on_gpu().length_buckets(200) == [200]
 
 
+def test_how_steps_are_run_in_words() -> None:
+    assert str(Execution.on_gpu(compiled=True)) == "fused attention, compiled by layers, captured"
+    assert str(Execution.compiled_on_cpu()) == "grouped attention, compiled by steps, not captured"
+
+
 def test_padding_of_prompts() -> None:
     assert [Execution().padded(count) for count in (3, 128)] == [3, 128]
     assert [Execution.on_gpu().padded(count) for count in (3, 32, 33, 128)] == [32, 32, 128, 128]

@@ -40,6 +40,12 @@ def test_the_tokens_are_those_of_generate(run: tuple[dict[str, Any], str]) -> No
     assert exactness["equal"] == exactness["answers"] == exactness["different_answers"] > 1
 
 
+def test_it_says_how_the_steps_were_run(run: tuple[dict[str, Any], str]) -> None:
+    report, printed = run
+    assert report["setting"]["execution"] == "grouped attention, not compiled, not captured"
+    assert report["setting"]["execution"] in printed
+
+
 def test_every_contender_is_measured(run: tuple[dict[str, Any], str]) -> None:
     report, printed = run
     contenders = [(load["name"], load["concurrent"]) for load in report["loads"]]

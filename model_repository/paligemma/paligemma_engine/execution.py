@@ -64,6 +64,10 @@ class Execution:
             attention=FUSED_ATTENTION if compiled else GROUPED_ATTENTION,
         )
 
+    def __str__(self) -> str:
+        compiled = f"compiled by {self.compiled.name.lower()}" if self.compiled else "not compiled"
+        return f"{self.attention} attention, {compiled}, {'' if self.cuda_graphs else 'not '}captured"
+
     def length_buckets(self, max_length: int) -> list[int]:
         """The numbers of positions that decode steps are built for."""
         if self.length_step is None:

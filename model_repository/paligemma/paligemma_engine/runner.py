@@ -97,6 +97,11 @@ class ModelRunner:
         return self._cache.slots
 
     @property
+    def execution(self) -> Execution:
+        """How its steps are run."""
+        return self._execution
+
+    @property
     def eos_ids(self) -> frozenset[int]:
         """The tokens that end a sequence."""
         return self._checkpoint.vocabulary.eos_ids
