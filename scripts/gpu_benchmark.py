@@ -16,7 +16,8 @@ is stopped after 24 tokens.
 
 First the engine's tokens are compared with generate's, in float32 on a model cut down to a few layers; where they
 differ, the exit status is 1. Then each contender gets a share of the requests in every round, so that what disturbs one
-disturbs all. No round is begun that would last too long; the whole ends within 9 minutes, by force if need be.
+disturbs all. "Device idle" is the time between prefills and decode steps in which the device had nothing to do.
+No round is begun that would last too long; the whole ends within 9 minutes, by force if need be.
 """
 
 import argparse

@@ -73,16 +73,18 @@ class ModelCost:
             image_tokens=(vision.image_size // vision.patch_size) ** 2,
         )
 
-    def prefill_flops(self, prompt_tokens: int) -> int:
-        """Operations of one prefill.
+    def prefill_flops(self, prompt_tokens: int, *, picture_seen: bool = False) -> int:
+        """Operations of one prefill; of a picture that was seen before, those of the text model alone.
 
         2 x (vision weights x image tokens + text weights x prompt tokens + head), and for the attention of each layer,
         where every token sees every other, 4 x tokens^2 x heads x head size: the scores, and the sums of values.
         """
-        products = (
-            self.vision_weights * self.image_tokens + self.text_weights * prompt_tokens + self.head_weights
-        ) * _MULTIPLY_AND_ADD
-        return products + self.vision_attention * self.image_tokens**2 + self.text_attention * prompt_tokens**2
+        text = _MULTIPLY_AND_ADD * (self.text_weights * prompt_tokens + self.head_weights)
+        text += self.text_attention * prompt_tokens**2
+        if picture_seen:
+            return text
+        vision = _MULTIPLY_AND_ADD * self.vision_weights * self.image_tokens
+        return text + vision + self.vision_attention * self.image_tokens**2
 
     def step_bytes(self, rows: int, positions: int) -> int:
         """Bytes that a decode step reads: the text model's weights and the head's once, and each row's keys and values.

@@ -35,7 +35,8 @@ class Load:
         requests: how many were answered.
         wall_s: how long that took.
         latencies_s: of each request.
-        idle_s: how long the device had nothing to do between two calls of the model; stays 0 for generate.
+        idle_s: how long the device had nothing to do between two prefills or decode steps; what it waits for within
+            one, where kernels are launched one by one, is not seen. Stays 0 for generate.
         watched_s: from the first of these calls to the last.
     """
 

@@ -51,19 +51,18 @@ class Floors:
     matrix_flops_per_s: float
     copy_bytes_per_s: float
 
-    @property
-    def prefill_s(self) -> float:
+    def prefill_s(self, *, picture_seen: bool = False) -> float:
         """Operations of a prefill / measured rate of a matrix product."""
-        return self.cost.prefill_flops(self.prompt_tokens) / self.matrix_flops_per_s
+        return self.cost.prefill_flops(self.prompt_tokens, picture_seen=picture_seen) / self.matrix_flops_per_s
 
     def step_s(self, rows: int) -> float:
         """Bytes of weights, keys and values that a step reads / measured rate of a copy."""
         return self.cost.step_bytes(rows, self.prompt_tokens + MEAN_STEP) / self.copy_bytes_per_s
 
-    def requests_per_s(self, concurrent: int) -> float:
+    def requests_per_s(self, concurrent: int, *, same_picture: bool) -> float:
         """Rows / (rows x prefill + steps x step), for as many rows as there are requests and slots."""
         rows = min(concurrent, self.slots)
-        return rows / (rows * self.prefill_s + STEPS * self.step_s(rows))
+        return rows / (rows * self.prefill_s(picture_seen=same_picture) + STEPS * self.step_s(rows))
 
 
 def make_report(setting: Setting, cost: ModelCost, measured: Measured) -> dict[str, Any]:
@@ -80,7 +79,7 @@ def make_report(setting: Setting, cost: ModelCost, measured: Measured) -> dict[s
         "setting": dataclasses.asdict(setting),
         "rounds": len(measured.matrix_flops_per_s),
         "ceilings": {"matrix_flops_per_s": floors.matrix_flops_per_s, "copy_bytes_per_s": floors.copy_bytes_per_s},
-        "prefill": _against(floors.prefill_s, statistics.median(measured.prefill_s)),
+        "prefill": _against(floors.prefill_s(), statistics.median(measured.prefill_s)),
         "steps": [
             {"rows": rows, **_against(floors.step_s(rows), statistics.median(seconds))}
             for rows, seconds in measured.step_s.items()
@@ -96,7 +95,7 @@ def _against(floor_s: float, seconds: float) -> dict[str, float]:
 def _summary(load: Load, reference: Load, floors: Floors) -> dict[str, Any]:
     rate = load.requests / load.wall_s
     ordered = sorted(load.latencies_s)
-    floor = floors.requests_per_s(load.concurrent)
+    floor = floors.requests_per_s(load.concurrent, same_picture=load.same_picture)
     return {
         "name": load.name,
         "concurrent": load.concurrent,

@@ -1,7 +1,10 @@
 """What torch.compile and CUDA graphs ask of the steps, and that what is compiled answers the same."""
 
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -9,14 +12,19 @@ from checkpoints import DEMO_MODEL_ID, make_random_checkpoint
 from engines import demo_checkpoint, load_checkpoint
 from torch import nn
 from torch._dynamo.utils import counters
+from torch._inductor.utils import run_and_get_code
+from transformers import GemmaConfig
 
 from paligemma_engine import EngineConfig, compilation
 from paligemma_engine.attention import additive_mask, fused_attention, grouped_attention
 from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine.cuda_graph import capture
 from paligemma_engine.execution import Compiled, Execution
 from paligemma_engine.runner import ModelRunner
+from paligemma_engine.slot_cache import PrefillView, SlotCache
 
 SCALING, SOFTCAP = 0.25, 5.0
+COMPILER_WARNING = "ignore:`torch.jit.script_method`:DeprecationWarning"
 
 
 @pytest.fixture
@@ -40,11 +48,40 @@ def test_a_step_is_one_graph(models_dir: Path, kind: str) -> None:
         assert all(torch.isfinite(output).all() for output in compiled())
 
 
+def test_a_captured_step_lives_as_long_as_its_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph replays kernels on the memory of the step's tensors, and does not keep that from being used again."""
+
+    class Step:
+        def __call__(self) -> str:
+            return "output"
+
+    for name in ("Stream", "current_stream", "stream", "CUDAGraph", "graph"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    step = Step()
+    alive = weakref.ref(step)
+    replay = capture(step)
+    del step
+    assert alive() is not None
+    assert replay() == "output"
+    torch.cuda.CUDAGraph().replay.assert_called_once()  # type: ignore[attr-defined]
+    del replay
+    assert alive() is None
+
+
+def test_any_number_of_shapes_in_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines warm up in threads of their own, where the compiler's settings are the default ones."""
+    monkeypatch.setitem(compilation._OPTIONS, "backend", "eager")
+    double = compilation.compile_step(lambda numbers: 2 * numbers)
+    with ThreadPoolExecutor(1) as pool:
+        for count in range(2, 2 + torch._dynamo.config.recompile_limit + 2):
+            assert pool.submit(double, torch.ones(count)).result().shape == (count,)
+
+
 def test_layers_are_compiled_once_for_each_shape_and_not_for_each_layer(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compilation.prepare_compiler()
-    monkeypatch.setitem(compilation._ONE_GRAPH, "backend", "eager")
+    monkeypatch.setitem(compilation._OPTIONS, "backend", "eager")
     torch.compiler.reset()
     counters.clear()
     execution = Execution(compiled=Compiled.LAYERS, prompt_padding=(32, 128), length_step=None)
@@ -53,7 +90,22 @@ def test_layers_are_compiled_once_for_each_shape_and_not_for_each_layer(
     assert counters["stats"]["unique_graphs"] == decode_rows + prefill_lengths + picker_rows + vision
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method`:DeprecationWarning")  # the compiler's own
+@pytest.mark.filterwarnings(COMPILER_WARNING)
+def test_a_compiled_prefill_does_not_copy_the_whole_cache() -> None:
+    config = GemmaConfig(num_hidden_layers=1, num_key_value_heads=2, head_dim=8)
+    cache = SlotCache.allocate(config, slots=61, max_length=32, dtype=torch.float32, device=torch.device("cpu"))
+    view = PrefillView(cache, slot=torch.tensor([5]), length=20)
+
+    def write(states: torch.Tensor) -> Any:
+        return view.update(states, states, 0)[0] + 1
+
+    _, (code,) = run_and_get_code(torch.compile(write, fullgraph=True, dynamic=False), torch.ones(1, 2, 20, 8))
+    assert "empty_strided_cpu((1, 2, 20, 8)" in code
+    assert "empty_strided_cpu((61," not in code
+    assert cache.keys[0].sum() == cache.keys[0][5, :, :20].sum() == 2 * 20 * 8
+
+
+@pytest.mark.filterwarnings(COMPILER_WARNING)
 @pytest.mark.parametrize("queries", [1, 20])
 def test_fused_attention_equals_grouped_attention(queries: int) -> None:
     """By the real compiler, on part of a longer cache, with rows of several lengths and scores beyond the softcap."""

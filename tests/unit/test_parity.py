@@ -145,7 +145,7 @@ def test_as_compiled_on_a_gpu(
 ) -> None:
     """Layer by layer, with the fused attention: the functions that the compiler gets, without what it makes of them."""
     compilation.prepare_compiler()
-    monkeypatch.setitem(compilation._ONE_GRAPH, "backend", "eager")
+    monkeypatch.setitem(compilation._OPTIONS, "backend", "eager")
     make_random_checkpoint(
         tmp_path / "random", models_dir / DEMO_MODEL_ID, sliding_window=SHORT_WINDOW, generation=generation
     )

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from engines import ask_once, load_checkpoint
 from PIL import Image
 from transformers import BitsAndBytesConfig
 
-from paligemma_engine import EngineConfig
+from paligemma_engine import EngineConfig, EngineMetrics
 from paligemma_engine.detokenizer import token_texts
 from paligemma_engine.errors import ModelFailed
+from paligemma_engine.execution import Execution
 from paligemma_engine.loading import load_folder
+from paligemma_engine.startup import start_runner
 
 PROMPT = "segment blue star"
 KEPT = ["lm_head", "model.vision_tower", "model.multi_modal_projector"]
@@ -57,6 +60,8 @@ def test_the_text_model_is_quantised_and_answers_as_generate_does(
     checkpoint = load_checkpoint(config)
     text, vision = checkpoint.model.model.language_model, checkpoint.model.model.vision_tower
     assert checkpoint.is_quantized
+    runner = start_runner(replace(config, compile=True), checkpoint, EngineMetrics())
+    assert runner.execution == Execution()  # its layers look at their input on the host
     assert {type(module) for module in text.modules() if isinstance(module, torch.nn.Linear)} == {layer}
     assert {type(module) for module in vision.modules() if isinstance(module, torch.nn.Linear)} == {torch.nn.Linear}
     assert_answers_alike(config, reference_of(models_dir / DEMO_MODEL_ID, quantization), sample_image)

@@ -8,12 +8,13 @@ from typing import Any, Final
 
 import torch
 from torch import nn
-from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
 GROUPED_ATTENTION: Final = "grouped"
 FUSED_ATTENTION: Final = "fused"
+_KEY_BLOCK: Final = 128
 
 
 def use_attention(language_model: Any, name: str) -> None:
@@ -84,8 +85,29 @@ def fused_attention(
             score = torch.tanh(score / softcap) * softcap
         return score if attention_mask is None else score + attention_mask[row, 0, 0, position]
 
-    output = flex_attention(query, key, value, score_mod=softcapped_and_masked, scale=scaling, enable_gqa=True)
+    output = flex_attention(
+        query,
+        key,
+        value,
+        score_mod=softcapped_and_masked,
+        block_mask=_all_blocks(key.shape[2], key.device) if query.shape[2] == 1 else None,
+        scale=scaling,
+        enable_gqa=True,
+    )
     return output.transpose(1, 2).contiguous(), None
+
+
+def _all_blocks(length: int, device: torch.device) -> BlockMask:
+    """All keys, in blocks. Told nothing, a GPU's kernel for one query takes all keys for one block, and does not divide
+    it among its processors."""
+    count = -(-length // _KEY_BLOCK)
+    return BlockMask.from_kv_blocks(
+        torch.full((1, 1, 1), count, dtype=torch.int32, device=device),
+        torch.arange(count, dtype=torch.int32, device=device)[None, None, None],
+        BLOCK_SIZE=_KEY_BLOCK,
+        seq_lengths=(1, length),
+        compute_q_blocks=False,
+    )
 
 
 _FUNCTIONS: Final = {GROUPED_ATTENTION: grouped_attention, FUSED_ATTENTION: fused_attention}

@@ -12,8 +12,9 @@ from typing import Any, Final, ParamSpec, TypeVar
 import torch
 from torch import nn
 
-_ONE_GRAPH: Final[dict[str, Any]] = {"fullgraph": True, "dynamic": False}
-_NO_LIMIT: Final = 1 << 16
+# Every shape and every checkpoint ever loaded counts as another version of the same function, of which 8 are allowed by
+# default. A limit in the compiler's settings would be that of one thread.
+_OPTIONS: Final[dict[str, Any]] = {"fullgraph": True, "dynamic": False, "recompile_limit": 1 << 16}
 
 P = ParamSpec("P")
 Output = TypeVar("Output")
@@ -21,9 +22,6 @@ Output = TypeVar("Output")
 
 def prepare_compiler() -> None:
     """Settings of the process; to be made before anything is compiled."""
-    # Every shape and every checkpoint ever loaded counts as another version of the same function, and of these the
-    # compiler allows 8.
-    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = _NO_LIMIT
     # Triton's stub starts Python without a locale, whatever the environment says; the compiler then reads its own
     # sources as ASCII, which they are not.
     locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
@@ -31,7 +29,7 @@ def prepare_compiler() -> None:
 
 def compile_step(step: Callable[P, Output]) -> Callable[P, Output]:
     """A step of fixed shapes as one function."""
-    return torch.compile(step, **_ONE_GRAPH)
+    return torch.compile(step, **_OPTIONS)
 
 
 class _OneLayerCache:
@@ -50,11 +48,11 @@ class _OneLayerCache:
 def compile_layers(model: Any, picker: nn.Module) -> None:
     """Makes the model's own layers run compiled, whoever calls them, and the picker."""
     for layer in model.model.vision_tower.encoder.layers:
-        layer.compile(**_ONE_GRAPH)
+        layer.compile(**_OPTIONS)
     for number, layer in enumerate(model.model.language_model.layers):
-        compiled = torch.compile(type(layer).forward, **_ONE_GRAPH)
+        compiled = torch.compile(type(layer).forward, **_OPTIONS)
         layer.forward = partial(_run_layer, partial(compiled, layer), number)
-    picker.compile(**_ONE_GRAPH)
+    picker.compile(**_OPTIONS)
 
 
 def _run_layer(

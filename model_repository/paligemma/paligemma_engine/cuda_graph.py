@@ -1,7 +1,9 @@
 """Captures a step in a CUDA graph: one launch instead of thousands."""
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
 import torch
 
@@ -15,7 +17,7 @@ def capture(step: Callable[[], Output]) -> Callable[[], Output]:
     overwrites.
 
     The step must have fixed shapes and no host sync, and keep what changes in tensors that it updates in place.
-    Capturing runs it a few times, so it must happen before any slot is occupied.
+    Capturing runs it a few times, so it must happen before any slot is occupied, on the step's GPU (`on_device`).
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -25,11 +27,24 @@ def capture(step: Callable[[], Output]) -> Callable[[], Output]:
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     # Another engine may be running meanwhile: by default its allocations would break the capture, and itself.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         output = step()
+    return _CapturedStep(graph, output, step)
 
-    def replay() -> Output:
-        graph.replay()
-        return output
 
-    return replay
+@dataclass(frozen=True, slots=True)
+class _CapturedStep(Generic[Output]):
+    """A graph; it reads the tensors of the step that it was captured from, and does not keep them alive itself."""
+
+    graph: torch.cuda.CUDAGraph
+    output: Output
+    step: Callable[[], Output]
+
+    def __call__(self) -> Output:
+        self.graph.replay()
+        return self.output
+
+
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the thread's current one: streams, events and graphs belong to that, wherever the tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

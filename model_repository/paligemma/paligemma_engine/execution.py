@@ -53,15 +53,15 @@ class Execution:
         return cls(prompt_padding=PROMPT_PADDING, length_step=None, compiled=Compiled.STEPS)
 
     @classmethod
-    def on_gpu(cls, *, cuda_graphs: bool = True, compiled: bool = False) -> Self:
-        """What a GPU wants."""
+    def on_gpu(cls, *, cuda_graphs: bool = True, compiled: bool = False, fused_attention: bool = True) -> Self:
+        """What a GPU wants; attention is fused only where it is compiled."""
         return cls(
             steps_ahead=1,
             prompt_padding=PROMPT_PADDING,
             length_step=None,
             cuda_graphs=cuda_graphs,
             compiled=Compiled.LAYERS if compiled else None,
-            attention=FUSED_ATTENTION if compiled else GROUPED_ATTENTION,
+            attention=FUSED_ATTENTION if compiled and fused_attention else GROUPED_ATTENTION,
         )
 
     def __str__(self) -> str:

@@ -74,7 +74,7 @@ class PrefillStep(nn.Module):
         self.embedding = model.get_input_embeddings()
         self.has_window = getattr(model.config.get_text_config(), "sliding_window", None) is not None
         self.state, self.inputs = state, inputs
-        self.view = PrefillView(cache, slot=inputs.slot)
+        self.view = PrefillView(cache, slot=inputs.slot, length=length)
         self.text_length = length - inputs.features.shape[1]
         self.register_buffer("positions", torch.arange(length, device=inputs.slot.device)[None])
 

@@ -10,7 +10,7 @@ from paligemma_engine.attention import use_attention
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.compilation import compile_layers, compile_step
 from paligemma_engine.cpu_threads import CpuThreads
-from paligemma_engine.cuda_graph import Output, capture
+from paligemma_engine.cuda_graph import Output, capture, on_device
 from paligemma_engine.decode_step import DecodeStep, SlotState
 from paligemma_engine.execution import Compiled, Execution, row_buckets
 from paligemma_engine.grammar import Grammar
@@ -117,12 +117,12 @@ class ModelRunner:
             self._cpu_threads.use_for(self._running + 1)
         text_ids = prompt.input_ids[self._checkpoint.image_token_count :]
         grammar_state = self._grammar.start[prompt.asked.task]
-        self._inputs.fill(
-            features=self._features.of(prompt.image), text_ids=text_ids, slot=slot, grammar_state=grammar_state
-        )
-        outputs = self._prefill_step(self._execution.padded(len(text_ids)))()
-        self._positions[slot] = len(prompt.input_ids)
-        return self._read_back.start({slot: 0}, *outputs)
+        with on_device(self._device):
+            features = self._features.of(prompt.image)
+            self._inputs.fill(features=features, text_ids=text_ids, slot=slot, grammar_state=grammar_state)
+            outputs = self._prefill_step(self._execution.padded(len(text_ids)))()
+            self._positions[slot] = len(prompt.input_ids)
+            return self._read_back.start({slot: 0}, *outputs)
 
     def _prefill_step(self, text_tokens: int) -> Step:
         if text_tokens not in self._prefill_steps:
@@ -147,10 +147,10 @@ class ModelRunner:
         # A sequence whose last token is still unread may stand at the end of its row.
         longest = min(max(self._positions[slot] for slot in slots) + 1, self._cache.max_length)
         length = next(length for length in self._length_buckets if length >= longest)
-        outputs = self._steps[rows, length]()
         for slot in slots:
             self._positions[slot] += 1
-        return self._read_back.start({slot: slot for slot in slots}, *outputs)
+        with on_device(self._device):
+            return self._read_back.start({slot: slot for slot in slots}, *self._steps[rows, length]())
 
     def warm_up(self) -> None:
         """Runs everything once, so that no request pays for a first time."""
@@ -161,7 +161,7 @@ class ModelRunner:
         asked = split_prompt("segment cat")[0]
         self._prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))
         self._features.clear()
-        with torch.inference_mode():
+        with torch.inference_mode(), on_device(self._device):
             for text_tokens in self._execution.prompt_padding:
                 self._prefill_step(text_tokens)()
             for step in self._steps.values():
@@ -178,4 +178,5 @@ class ModelRunner:
         """A step as the device wants it; capturing runs it, so no slot may be occupied."""
         if self._execution.compiled is Compiled.STEPS:
             step = compile_step(step)
-        return capture(step) if self._execution.cuda_graphs else step
+        with on_device(self._device):
+            return capture(step) if self._execution.cuda_graphs else step

@@ -66,14 +66,14 @@ class _LayerView(CacheLayerMixin):  # type: ignore[misc]  # transformers' classe
 
 
 class _PrefillLayer(_LayerView):
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, slot: torch.Tensor) -> None:
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, slot: torch.Tensor, positions: torch.Tensor) -> None:
         super().__init__(keys, values)
-        self._slot = slot
+        self._slot, self._positions = slot, positions
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
-        length = key_states.shape[2]
-        self.keys[self._slot, :, :length] = key_states
-        self.values[self._slot, :, :length] = value_states
+        # Indices and no slices: of a slice that is written to, the compiler copies the whole, all slots of it.
+        self.keys[self._slot, :, self._positions] = key_states[0].transpose(0, 1)
+        self.values[self._slot, :, self._positions] = value_states[0].transpose(0, 1)
         return key_states, value_states
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -102,10 +102,10 @@ class _DecodeLayer(_LayerView):
 class PrefillView(Cache):  # type: ignore[misc]
     """Writes a prompt of one sequence into one slot."""
 
-    def __init__(self, cache: SlotCache, *, slot: torch.Tensor) -> None:
-        """`slot` int64[1] is read at every prefill."""
-        layers = zip(cache.keys, cache.values, strict=True)
-        super().__init__(layers=[_PrefillLayer(keys, values, slot) for keys, values in layers])
+    def __init__(self, cache: SlotCache, *, slot: torch.Tensor, length: int) -> None:
+        """`slot` int64[1] is read at every prefill; `length` is the prompt's, padding included."""
+        layers, positions = zip(cache.keys, cache.values, strict=True), torch.arange(length, device=slot.device)
+        super().__init__(layers=[_PrefillLayer(keys, values, slot, positions) for keys, values in layers])
 
 
 class DecodeView(Cache):  # type: ignore[misc]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Final
 
 import torch
 
@@ -23,6 +24,10 @@ from paligemma_engine.memory_plan import plan_slots, too_large
 from paligemma_engine.metrics import EngineMetrics
 from paligemma_engine.model_pool import ModelPool
 from paligemma_engine.runner import ModelRunner
+
+# What the fused kernel of a prefill holds at once: 32 queries, twice 64 keys and values, each of 256 bfloat16 numbers,
+# as PyTorch 2.13 cuts them for compute capability 8.x (template_heuristics/triton.py). An A100 has 163 KiB, an L4 99.
+FUSED_ATTENTION_SHARED_MEMORY_BYTES: Final = 144 * 1024
 
 
 def start_models(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Callable[[], None]) -> ModelPool:
@@ -104,9 +109,16 @@ def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMe
 
 
 def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:
-    if config.compile:
+    # Quantised layers may look at their input on the host, which no graph allows, be it a captured or a compiled one.
+    compiled = config.compile and not checkpoint.is_quantized
+    if compiled:
         prepare_compiler()
-    if checkpoint.model.device.type != "cuda":
-        return Execution.compiled_on_cpu() if config.compile else Execution()
-    # Quantised layers may look at their input on the host, which no graph allows.
-    return Execution.on_gpu(cuda_graphs=config.cuda_graphs and not checkpoint.is_quantized, compiled=config.compile)
+    device = checkpoint.model.device
+    if device.type != "cuda":
+        return Execution.compiled_on_cpu() if compiled else Execution()
+    shared_memory_bytes = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
+    return Execution.on_gpu(
+        cuda_graphs=config.cuda_graphs and not checkpoint.is_quantized,
+        compiled=compiled,
+        fused_attention=shared_memory_bytes >= FUSED_ATTENTION_SHARED_MEMORY_BYTES,
+    )

@@ -17,7 +17,7 @@ class _PinnedBuffer:
 
     @classmethod
     def allocate(cls, like: torch.Tensor) -> Self:
-        return cls(torch.empty(like.shape, dtype=like.dtype, pin_memory=True), torch.cuda.Event())
+        return cls(torch.empty(like.shape, dtype=like.dtype, pin_memory=True), torch.cuda.Event(blocking=True))
 
 
 class Upload:
