@@ -18,7 +18,7 @@ from transformers import GemmaConfig
 from paligemma_engine import EngineConfig, compilation
 from paligemma_engine.attention import additive_mask, fused_attention, grouped_attention
 from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.cuda_graph import capture
+from paligemma_engine.cuda_graph import Capture
 from paligemma_engine.execution import Compiled, Execution
 from paligemma_engine.runner import ModelRunner
 from paligemma_engine.slot_cache import PrefillView, SlotCache
@@ -55,11 +55,11 @@ def test_a_captured_step_lives_as_long_as_its_graph(monkeypatch: pytest.MonkeyPa
         def __call__(self) -> str:
             return "output"
 
-    for name in ("Stream", "current_stream", "stream", "CUDAGraph", "graph"):
+    for name in ("Stream", "current_stream", "stream", "graph_pool_handle", "CUDAGraph", "graph"):
         monkeypatch.setattr(torch.cuda, name, MagicMock())
     step = Step()
     alive = weakref.ref(step)
-    replay = capture(step)
+    replay = Capture()(step)
     del step
     assert alive() is not None
     assert replay() == "output"
@@ -68,19 +68,29 @@ def test_a_captured_step_lives_as_long_as_its_graph(monkeypatch: pytest.MonkeyPa
     assert alive() is None
 
 
-def test_any_number_of_shapes_in_any_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Engines warm up in threads of their own, where the compiler's settings are the default ones."""
+def test_as_many_shapes_as_there_are_in_a_thread_of_its_own(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As engines warm up; the compiler's settings are a thread's."""
     monkeypatch.setitem(compilation._OPTIONS, "backend", "eager")
-    double = compilation.compile_step(lambda numbers: 2 * numbers)
+    torch.compiler.reset()
+    execution = Execution(compiled=Compiled.LAYERS, prompt_padding=(32, 128), length_step=None)
+    runner = ModelRunner(checkpoint, slots=128, max_new_tokens=16, grammar=True, execution=execution)
+    assert len(runner._steps) + len(execution.prompt_padding) > torch._dynamo.config.recompile_limit
     with ThreadPoolExecutor(1) as pool:
-        for count in range(2, 2 + torch._dynamo.config.recompile_limit + 2):
-            assert pool.submit(double, torch.ones(count)).result().shape == (count,)
+        pool.submit(runner.warm_up).result()
+
+
+def test_shapes_of_all_functions_together_are_not_limited_either() -> None:
+    double = torch.compile(lambda numbers: 2 * numbers, fullgraph=True, dynamic=False, backend="eager")
+    with torch._dynamo.config.patch(accumulated_recompile_limit=3), compilation.unlimited():
+        for count in range(2, 8):
+            assert double(torch.ones(count)).shape == (count,)
 
 
 def test_layers_are_compiled_once_for_each_shape_and_not_for_each_layer(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    compilation.prepare_compiler()
     monkeypatch.setitem(compilation._OPTIONS, "backend", "eager")
     torch.compiler.reset()
     counters.clear()

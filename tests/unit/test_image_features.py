@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from engines import Bench, demo_checkpoint
@@ -33,6 +34,18 @@ def sources(bench: Bench) -> dict[str, float]:
 def tokens(bench: Bench, image: bytes, prompt: str) -> tuple[list[str], list[float]]:
     found = [token for target in bench.ask(image, prompt).targets for token in target.tokens]
     return [token.text for token in found], [token.logprob for token in found]
+
+
+def test_where_there_is_no_memory_to_keep_them_they_are_not_kept() -> None:
+    class Unclonable(torch.Tensor):
+        def clone(self, **_: object) -> torch.Tensor:
+            raise torch.OutOfMemoryError
+
+    computed = torch.ones(1, 2, 3).as_subclass(Unclonable)
+    features = ImageFeatures(lambda _: computed, max_bytes=1000)
+    picture = PreparedImage(np.zeros((3, 1, 1), np.float32), np.zeros((1, 1, 3), np.uint8), (1, 1), digest=b"picture")
+    assert features.of(picture) is computed
+    assert picture not in features
 
 
 def test_the_answer_is_the_same_and_the_tower_runs_once(bench: Bench, models_dir: Path) -> None:

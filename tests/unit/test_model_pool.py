@@ -208,6 +208,33 @@ def test_waiting_is_bounded_in_time_and_can_be_given_up(pool: Pool, sample_image
     assert pool.loads == ["one"]
 
 
+def test_what_a_failed_load_had_loaded_is_released(pool: Pool, sample_image: bytes) -> None:
+    """Nothing may refer to it any more when memory is released: else a GPU keeps it."""
+    loaded: list[weakref.ref[Any]] = []
+    alive_at_release: list[bool] = []
+
+    class Weights:
+        pass
+
+    def start(config: EngineConfig, make_room: MakeRoom) -> Engine:
+        weights = Weights()
+        loaded.append(weakref.ref(weights))
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            raise ModelFailed("it does not fit") from error
+
+    def release() -> None:
+        alive_at_release.append(loaded[0]() is not None)
+
+    failing = ModelPool(pool.config, pool.default, pool.metrics, start=start, release_memory=release)
+    pending = Pending()
+    failing.submit(Request(image=sample_image, prompt=PROMPT, model_id="one"), pending)
+    assert isinstance(pending.wait(), ModelFailed)
+    wait_until(lambda: alive_at_release)
+    assert alive_at_release == [False]
+
+
 def test_a_model_that_cannot_be_had_evicts_no_other(pool: Pool, sample_image: bytes) -> None:
     pool.ask(sample_image, "one")
     assert isinstance(pool.ask(sample_image, "bert"), ModelFailed)

@@ -144,7 +144,7 @@ def test_as_compiled_on_a_gpu(
     models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generation: int
 ) -> None:
     """Layer by layer, with the fused attention: the functions that the compiler gets, without what it makes of them."""
-    compilation.prepare_compiler()
+    torch.compiler.reset()
     monkeypatch.setitem(compilation._OPTIONS, "backend", "eager")
     make_random_checkpoint(
         tmp_path / "random", models_dir / DEMO_MODEL_ID, sliding_window=SHORT_WINDOW, generation=generation

@@ -9,7 +9,7 @@ from paligemma_engine.metrics import EngineMetrics
 from paligemma_engine.prepared import PreparedPrompt
 from paligemma_engine.prompts import Task
 from paligemma_engine.repeats import RepeatDetector
-from paligemma_engine.scheduler import Scheduler
+from paligemma_engine.scheduler import DeviceLost, Scheduler
 from paligemma_engine.sequence import FinishReason, Sequence, Status
 
 
@@ -123,6 +123,19 @@ def test_a_failed_prefill_harms_nobody_else() -> None:
     assert poisoned.finish_reason is FinishReason.ERROR
     assert isinstance(poisoned.error, InternalError)
     assert (running.token_ids, waiting.token_ids) == ([1, 2, 3, 4, 5], [2, 3, 4, 5, 6])
+
+
+def test_a_prefill_that_finds_the_device_lost_is_fatal() -> None:
+    """Else every request would fail for itself, on a server that looks well."""
+    scheduler, runner, _ = scheduler_with(slots=1)
+
+    def lost(slot: int, prompt: PreparedPrompt) -> ArithmeticStep:
+        raise DeviceLost
+
+    runner.prefill = lost  # type: ignore[method-assign]
+    scheduler.add([sequence(1, 1, 5)])
+    with pytest.raises(DeviceLost):
+        scheduler.run_once()
 
 
 def test_slots_are_free_after_failed_prefills() -> None:

@@ -1,8 +1,11 @@
 """What the files of a checkpoint say before any weight is read."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any, Final
+
+import safetensors
 
 from paligemma_engine.errors import ModelFailed, ModelNotAllowed
 from paligemma_engine.model_id import ModelId
@@ -57,6 +60,23 @@ def missing_weights(folder: Path) -> str | None:
     if not isinstance(weight_map, dict):
         raise ModelFailed(f"{WEIGHTS_INDEX} lists no weights")
     return next((shard for shard in sorted(set(weight_map.values())) if not (folder / shard).is_file()), None)
+
+
+def weight_count(folder: Path) -> int:
+    """How many numbers a checkpoint's safetensors hold, by their headers.
+
+    Raises:
+        ModelFailed: a file cannot be read.
+    """
+    return sum(_numbers_in(file) for file in folder.glob("*.safetensors"))
+
+
+def _numbers_in(file: Path) -> int:
+    try:
+        with safetensors.safe_open(file, "numpy") as weights:
+            return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelFailed(f"{file.name} cannot be read ({type(error).__name__})") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

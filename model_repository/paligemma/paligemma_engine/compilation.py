@@ -6,15 +6,15 @@ of the model: https://docs.pytorch.org/tutorials/recipes/regional_compilation.ht
 
 import locale
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeVar
 
 import torch
 from torch import nn
 
-# Every shape and every checkpoint ever loaded counts as another version of the same function, of which 8 are allowed by
-# default. A limit in the compiler's settings would be that of one thread.
-_OPTIONS: Final[dict[str, Any]] = {"fullgraph": True, "dynamic": False, "recompile_limit": 1 << 16}
+_OPTIONS: Final[dict[str, Any]] = {"fullgraph": True, "dynamic": False}
+_NO_LIMIT: Final = 1 << 16
 
 P = ParamSpec("P")
 Output = TypeVar("Output")
@@ -25,6 +25,18 @@ def prepare_compiler() -> None:
     # Triton's stub starts Python without a locale, whatever the environment says; the compiler then reads its own
     # sources as ASCII, which they are not.
     locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
+
+
+def unlimited() -> AbstractContextManager[object]:
+    """To be held by a thread that calls something for the first time, and so compiles it; it is a thread's setting.
+
+    Every shape and every checkpoint ever loaded counts as another version of the same function, and of these the
+    compiler makes 8 by default.
+    """
+    patch: AbstractContextManager[object] = torch._dynamo.config.patch(
+        recompile_limit=_NO_LIMIT, accumulated_recompile_limit=_NO_LIMIT
+    )
+    return patch
 
 
 def compile_step(step: Callable[P, Output]) -> Callable[P, Output]:

@@ -12,24 +12,32 @@ Output = TypeVar("Output")
 _WARM_UP_RUNS: Final = 3  # before a capture, on a side stream: https://docs.pytorch.org/docs/stable/notes/cuda.html
 
 
-def capture(step: Callable[[], Output]) -> Callable[[], Output]:
-    """A function that replays a step's kernels on the same memory and returns its outputs, which the next call
-    overwrites.
+class Capture:
+    """Captures the steps of one runner.
 
-    The step must have fixed shapes and no host sync, and keep what changes in tensors that it updates in place.
-    Capturing runs it a few times, so it must happen before any slot is occupied, on the step's GPU (`on_device`).
+    Their graphs share memory, since no two of them run at once, and what one puts out is copied before the next runs.
     """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM_UP_RUNS):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    # Another engine may be running meanwhile: by default its allocations would break the capture, and itself.
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-        output = step()
-    return _CapturedStep(graph, output, step)
+
+    def __init__(self) -> None:
+        self._stream = torch.cuda.Stream()
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, step: Callable[[], Output]) -> Callable[[], Output]:
+        """A function that replays a step's kernels and returns its outputs, which the next step may overwrite.
+
+        The step must have fixed shapes and no host sync, and keep what changes in tensors that it updates in place.
+        Capturing runs it a few times, so it must happen before any slot is occupied, on the runner's GPU (`on_device`).
+        """
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            for _ in range(_WARM_UP_RUNS):
+                step()
+        torch.cuda.current_stream().wait_stream(self._stream)
+        graph = torch.cuda.CUDAGraph()
+        # Another engine may be running meanwhile: by default its allocations would break the capture, and itself.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            output = step()
+        return _CapturedStep(graph, output, step)
 
 
 @dataclass(frozen=True, slots=True)

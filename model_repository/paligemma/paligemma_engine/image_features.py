@@ -34,9 +34,13 @@ class ImageFeatures:
             self._kept.move_to_end(image.digest)
             return self._kept[image.digest]
         features = self._compute(image)
-        if features.nbytes <= self._max_bytes:
+        if features.nbytes > self._max_bytes:
+            return features
+        try:
             features = features.clone()
-            self._keep(image.digest, features)
+        except torch.OutOfMemoryError:  # another checkpoint is being loaded, say
+            return features
+        self._keep(image.digest, features)
         return features
 
     def clear(self) -> None:

@@ -6,6 +6,14 @@ import gc
 import torch
 
 
+def free_gpu_bytes(device: torch.device) -> int:
+    """What is free on a GPU; what torch keeps for nobody is handed back before."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return free_bytes
+
+
 def release_memory() -> None:
     """Frees what nobody refers to, and hands freed memory to the system: allocators keep it for themselves."""
     gc.collect()

@@ -12,6 +12,7 @@ import torch
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import ModelFailed
+from paligemma_engine.memory import free_gpu_bytes
 from paligemma_engine.prompt_tokens import slot_length
 
 _log = logging.getLogger(__name__)
@@ -63,6 +64,18 @@ class MemoryNeed:
         return max(0, (free_bytes - self.fixed_bytes) // (self.slot_bytes + self.row_bytes))
 
 
+def require_room(weight_bytes: int, *, free_bytes: int) -> None:
+    """Before weights are read: what does not fit would on its way take what other engines need for a moment.
+
+    Raises:
+        ModelFailed: they do not fit; says what to set.
+    """
+    if weight_bytes + MARGIN_BYTES > free_bytes:
+        raise ModelFailed(
+            f"its weights take {weight_bytes / 1e9:.1f} GB, and {free_bytes / 1e9:.1f} GB are free; {too_large()}"
+        )
+
+
 def plan_slots(config: EngineConfig, checkpoint: Checkpoint) -> int:
     """The number of slots: as set, or on a GPU as many as fit, up to SLOTS_ON_GPU.
 
@@ -78,7 +91,7 @@ def plan_slots(config: EngineConfig, checkpoint: Checkpoint) -> int:
         dtype=checkpoint.model.lm_head.weight.dtype,
         feature_cache_bytes=config.feature_cache_bytes,
     )
-    free_bytes, _ = torch.cuda.mem_get_info(device)
+    free_bytes = free_gpu_bytes(device)
     slots = choose_slots(config.max_slots, need, free_bytes=free_bytes)
     _log.info("%d slots of %.0f MB, %.1f GB free before", slots, need.slot_bytes / 1e6, free_bytes / 1e9)
     return slots

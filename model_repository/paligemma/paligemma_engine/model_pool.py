@@ -175,7 +175,8 @@ class ModelPool:
             return self._start(config, self._make_room)
         except EngineError as error:
             _log.warning("%s was not loaded: %s", config.model_id, error)
-            return error
+            error.__cause__ = error.__context__ = None  # these and the traceback hold what was loaded so far
+            return error.with_traceback(None)
         except Exception as error:
             _log.exception("%s was not loaded", config.model_id)
             return ModelFailed(f"{config.model_id} cannot be loaded ({type(error).__name__}); the log has the cause")

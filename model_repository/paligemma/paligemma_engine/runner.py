@@ -8,9 +8,9 @@ import torch
 
 from paligemma_engine.attention import use_attention
 from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.compilation import compile_layers, compile_step
+from paligemma_engine.compilation import compile_layers, compile_step, unlimited
 from paligemma_engine.cpu_threads import CpuThreads
-from paligemma_engine.cuda_graph import Output, capture, on_device
+from paligemma_engine.cuda_graph import Capture, Output, on_device
 from paligemma_engine.decode_step import DecodeStep, SlotState
 from paligemma_engine.execution import Compiled, Execution, row_buckets
 from paligemma_engine.grammar import Grammar
@@ -22,6 +22,7 @@ from paligemma_engine.prepared import PreparedImage, PreparedPrompt
 from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS, slot_length, tokenize_prompt
 from paligemma_engine.prompts import split_prompt
 from paligemma_engine.read_back import ReadBack, RunningStep
+from paligemma_engine.scheduler import DeviceLost
 from paligemma_engine.slot_cache import SlotCache
 from paligemma_engine.vision_step import VisionStep
 
@@ -70,6 +71,8 @@ class ModelRunner:
         use_attention(checkpoint.model.model.language_model, self._execution.attention)
         if self._execution.compiled is Compiled.LAYERS:
             compile_layers(checkpoint.model, self._picker)
+        with on_device(self._device):
+            self._capture = Capture() if self._execution.cuda_graphs else None
         self._vision = VisionStep(checkpoint.model).eval()
         self._see: Callable[[], torch.Tensor] = self._prepare_step(self._vision)
         self._features = ImageFeatures(self._features_of, max_bytes=feature_cache_bytes)
@@ -87,7 +90,7 @@ class ModelRunner:
             (rows, length): self._prepare_step(
                 DecodeStep(checkpoint.model, self._cache, self._state, self._picker, rows=rows, length=length).eval()
             )
-            for rows in self._row_buckets
+            for rows in reversed(self._row_buckets)  # the largest first: the memory of its graph serves the others
             for length in self._length_buckets
         }
 
@@ -109,7 +112,10 @@ class ModelRunner:
     def prefill(self, slot: int, prompt: PreparedPrompt) -> RunningStep:
         """Starts to put a prompt into a slot."""
         self._metrics.count(IMAGE_FEATURES, source="kept" if prompt.image in self._features else "computed")
-        return self._prefill(slot, prompt)
+        try:
+            return self._prefill(slot, prompt)
+        except torch.AcceleratorError as error:  # after one, a GPU answers every call with the same
+            raise DeviceLost(str(error)) from error
 
     @torch.inference_mode()
     def _prefill(self, slot: int, prompt: PreparedPrompt) -> RunningStep:
@@ -159,9 +165,10 @@ class ModelRunner:
         no_pixels = np.zeros((3, height, width), np.float32)
         blank = PreparedImage(no_pixels, np.zeros((height, width, 3), np.uint8), (height, width), digest=b"")
         asked = split_prompt("segment cat")[0]
-        self._prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))
+        with unlimited():
+            self._prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))
         self._features.clear()
-        with torch.inference_mode(), on_device(self._device):
+        with torch.inference_mode(), on_device(self._device), unlimited():
             for text_tokens in self._execution.prompt_padding:
                 self._prefill_step(text_tokens)()
             for step in self._steps.values():
@@ -178,5 +185,7 @@ class ModelRunner:
         """A step as the device wants it; capturing runs it, so no slot may be occupied."""
         if self._execution.compiled is Compiled.STEPS:
             step = compile_step(step)
-        with on_device(self._device):
-            return capture(step) if self._execution.cuda_graphs else step
+        if self._capture is None:
+            return step
+        with on_device(self._device), unlimited():
+            return self._capture(step)

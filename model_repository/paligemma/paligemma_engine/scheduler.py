@@ -41,6 +41,10 @@ class StartedStep(Protocol):
         """The next token of each slot that the step was for. An error is fatal to all."""
 
 
+class DeviceLost(Exception):
+    """The device will run nothing any more."""
+
+
 class Runner(Protocol):
     """The model, as the scheduler sees it."""
 
@@ -57,7 +61,7 @@ class Runner(Protocol):
         """How many prefills and decode steps may be unread when the next one is started."""
 
     def prefill(self, slot: int, prompt: PreparedPrompt) -> StartedStep:
-        """Starts to put a prompt into a free slot. An error leaves the slot free."""
+        """Starts to put a prompt into a free slot. An error leaves the slot free; DeviceLost is fatal to all."""
 
     def decode(self, slots: Collection[int]) -> StartedStep:
         """Starts a step for these occupied slots. An error is fatal to all."""
@@ -111,6 +115,7 @@ class Scheduler:
         """One round; returns the sequences that ended in it.
 
         Raises:
+            DeviceLost: from a prefill.
             Exception: whatever a decode step raised; the state of all running sequences is then unknown.
         """
         self._end_unwanted()
@@ -138,6 +143,8 @@ class Scheduler:
         started = self._clock()
         try:
             step = self._runner.prefill(slot, sequence.prompt)
+        except DeviceLost:
+            raise
         except Exception as error:
             _log.exception("prefill failed")
             heapq.heappush(self._free, slot)

@@ -1,33 +1,39 @@
 """Loads checkpoints, warms them up and starts their engines."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import torch
 
 from paligemma_engine import metrics as families
 from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.checkpoint_files import base_of
+from paligemma_engine.checkpoint_files import base_of, weight_count
 from paligemma_engine.compilation import prepare_compiler
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.engine import Engine
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.execution import Execution
 from paligemma_engine.hub import find_checkpoint
-from paligemma_engine.loading import load_folder
-from paligemma_engine.memory import release_memory
-from paligemma_engine.memory_plan import plan_slots, too_large
+from paligemma_engine.loading import load_folder, torch_dtype
+from paligemma_engine.memory import free_gpu_bytes, release_memory
+from paligemma_engine.memory_plan import plan_slots, require_room, too_large
 from paligemma_engine.metrics import EngineMetrics
 from paligemma_engine.model_pool import ModelPool
+from paligemma_engine.quantization import is_quantized
 from paligemma_engine.runner import ModelRunner
 
 # What the fused kernel of a prefill holds at once: 32 queries, twice 64 keys and values, each of 256 bfloat16 numbers,
 # as PyTorch 2.13 cuts them for compute capability 8.x (template_heuristics/triton.py). An A100 has 163 KiB, an L4 99.
 FUSED_ATTENTION_SHARED_MEMORY_BYTES: Final = 144 * 1024
+# How long the engine's thread, back from a wait for the device, waits for a thread that runs Python; by default 5 ms,
+# longer than a decode step takes.
+SWITCH_INTERVAL_ON_GPU_S: Final = 0.0005
 
 
 def start_models(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Callable[[], None]) -> ModelPool:
@@ -41,6 +47,8 @@ def start_models(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Call
     Raises:
         EngineError: the checkpoint cannot be found, loaded or served.
     """
+    if config.device != "cpu":
+        sys.setswitchinterval(SWITCH_INTERVAL_ON_GPU_S)
     start = partial(start_engine, metrics=metrics, on_fatal=on_fatal)
     default = start(config)
     metrics.set(families.MODELS_LOADED, 1, model_id=config.model_id)
@@ -78,6 +86,7 @@ def start_engine(
             adapter, folder = folder, find_checkpoint(dataclasses.replace(config, model_id=base))
         make_room()
         started = time.monotonic()
+        _require_room(config, folder)
         checkpoint = load_folder(config, folder, adapter)
         runner = start_runner(config, checkpoint, metrics)
     except torch.OutOfMemoryError as error:
@@ -106,6 +115,12 @@ def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMe
     with ThreadPoolExecutor(1) as pool:  # a thread that ends, and its OpenMP team with it
         pool.submit(runner.warm_up).result()
     return runner
+
+
+def _require_room(config: EngineConfig, folder: Path) -> None:
+    device = torch.device(config.device)
+    if device.type == "cuda" and config.quantization == "off" and not is_quantized(folder):
+        require_room(weight_count(folder) * torch_dtype(config).itemsize, free_bytes=free_gpu_bytes(device))
 
 
 def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:
