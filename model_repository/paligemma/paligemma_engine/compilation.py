@@ -8,7 +8,7 @@ import locale
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import nn
@@ -16,7 +16,6 @@ from torch import nn
 _OPTIONS: Final[dict[str, Any]] = {"fullgraph": True, "dynamic": False}
 _NO_LIMIT: Final = 1 << 16
 
-P = ParamSpec("P")
 Output = TypeVar("Output")
 
 
@@ -39,7 +38,7 @@ def unlimited() -> AbstractContextManager[object]:
     return patch
 
 
-def compile_step(step: Callable[P, Output]) -> Callable[P, Output]:
+def compile_step(step: Callable[[], Output]) -> Callable[[], Output]:
     """A step of fixed shapes as one function."""
     return torch.compile(step, **_OPTIONS)
 
@@ -63,16 +62,17 @@ def compile_layers(model: Any, picker: nn.Module) -> None:
         layer.compile(**_OPTIONS)
     for number, layer in enumerate(model.model.language_model.layers):
         compiled = torch.compile(type(layer).forward, **_OPTIONS)
-        layer.forward = partial(_run_layer, partial(compiled, layer), number)
+        layer.forward = partial(_run_layer, compiled, layer, number)
     picker.compile(**_OPTIONS)
 
 
 def _run_layer(
     compiled: Callable[..., torch.Tensor],
+    layer: nn.Module,
     number: int,
     hidden_states: torch.Tensor,
     *,
     past_key_values: Any,
     **rest: Any,
 ) -> torch.Tensor:
-    return compiled(hidden_states, past_key_values=_OneLayerCache(past_key_values.layers[number]), **rest)
+    return compiled(layer, hidden_states, past_key_values=_OneLayerCache(past_key_values.layers[number]), **rest)

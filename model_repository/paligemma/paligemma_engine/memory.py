@@ -8,8 +8,7 @@ import torch
 
 def free_gpu_bytes(device: torch.device) -> int:
     """What is free on a GPU; what torch keeps for nobody is handed back before."""
-    gc.collect()
-    torch.cuda.empty_cache()
+    release_memory()
     free_bytes, _ = torch.cuda.mem_get_info(device)
     return free_bytes
 

@@ -74,9 +74,9 @@ class PrefillStep(nn.Module):
         self.embedding = model.get_input_embeddings()
         self.has_window = getattr(model.config.get_text_config(), "sliding_window", None) is not None
         self.state, self.inputs = state, inputs
-        self.view = PrefillView(cache, slot=inputs.slot, length=length)
         self.text_length = length - inputs.features.shape[1]
         self.register_buffer("positions", torch.arange(length, device=inputs.slot.device)[None])
+        self.view = PrefillView(cache, slot=inputs.slot, positions=self.positions[0])
 
     def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
         """int64[1] first token and float32[1] log-probability; puts the sequence into its slot."""

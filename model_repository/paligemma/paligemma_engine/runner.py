@@ -165,10 +165,9 @@ class ModelRunner:
         no_pixels = np.zeros((3, height, width), np.float32)
         blank = PreparedImage(no_pixels, np.zeros((height, width, 3), np.uint8), (height, width), digest=b"")
         asked = split_prompt("segment cat")[0]
-        with unlimited():
-            self._prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))
-        self._features.clear()
         with torch.inference_mode(), on_device(self._device), unlimited():
+            self._prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))
+            self._features.clear()
             for text_tokens in self._execution.prompt_padding:
                 self._prefill_step(text_tokens)()
             for step in self._steps.values():

@@ -102,9 +102,9 @@ class _DecodeLayer(_LayerView):
 class PrefillView(Cache):  # type: ignore[misc]
     """Writes a prompt of one sequence into one slot."""
 
-    def __init__(self, cache: SlotCache, *, slot: torch.Tensor, length: int) -> None:
-        """`slot` int64[1] is read at every prefill; `length` is the prompt's, padding included."""
-        layers, positions = zip(cache.keys, cache.values, strict=True), torch.arange(length, device=slot.device)
+    def __init__(self, cache: SlotCache, *, slot: torch.Tensor, positions: torch.Tensor) -> None:
+        """`slot` int64[1] is read at every prefill; `positions` int64[length] counts the prompt, padding included."""
+        layers = zip(cache.keys, cache.values, strict=True)
         super().__init__(layers=[_PrefillLayer(keys, values, slot, positions) for keys, values in layers])
 
 

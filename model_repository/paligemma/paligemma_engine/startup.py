@@ -125,7 +125,8 @@ def _require_room(config: EngineConfig, folder: Path) -> None:
 
 def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:
     # Quantised layers may look at their input on the host, which no graph allows, be it a captured or a compiled one.
-    compiled = config.compile and not checkpoint.is_quantized
+    graphs_allowed = not checkpoint.is_quantized
+    compiled = config.compile and graphs_allowed
     if compiled:
         prepare_compiler()
     device = checkpoint.model.device
@@ -133,7 +134,7 @@ def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:
         return Execution.compiled_on_cpu() if compiled else Execution()
     shared_memory_bytes = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
     return Execution.on_gpu(
-        cuda_graphs=config.cuda_graphs and not checkpoint.is_quantized,
+        cuda_graphs=config.cuda_graphs and graphs_allowed,
         compiled=compiled,
         fused_attention=shared_memory_bytes >= FUSED_ATTENTION_SHARED_MEMORY_BYTES,
     )
