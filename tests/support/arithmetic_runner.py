@@ -5,6 +5,7 @@ after `count` of them. Each slot keeps its own sum, so a mixed-up row gives a wr
 slot is an error. So is a step that is read sooner or later than it says.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from paligemma_engine.sequence import Sequence
 
 EOS_ID = 0
 POISON = -1  # as a start: the prefill raises; as a stride: the decode step does
+NOT_FINITE = -2  # as a stride: the decode step computes log-probabilities that are no numbers
 
 
 @dataclass(eq=False)
@@ -56,6 +58,9 @@ class ArithmeticRunner:
             number, stride, left = self.rows[slot]
             if stride == POISON:
                 raise RuntimeError("the device is lost")
+            if stride == NOT_FINITE:
+                picked[slot] = PickedToken(EOS_ID, math.nan)
+                continue
             self.rows[slot] = (number + stride, stride, left - 1)
             picked[slot] = self._picked(number + stride if left > 0 else EOS_ID)
         return self._start(picked)

@@ -4,6 +4,9 @@ Pure Python: the model is behind the `Runner` protocol, so that slots, admission
 
     run_once:  end the cancelled and overdue  ->  prefill waiting sequences into free slots  ->  one decode step for all
 
+Prefills end a round when they have used its budget of time: running sequences do not stall, and the engine's sign of life
+comes between two slow prefills.
+
 On a GPU a step, be it a prefill or a decode step, is read only after the next one was started, so that the device never
 waits for the host:
 
@@ -12,11 +15,12 @@ waits for the host:
 
 import heapq
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from paligemma_engine.errors import InternalError
 from paligemma_engine.metrics import DECODE_SECONDS, DECODE_STEPS, DECODE_TOKENS, PREFILL_SECONDS, EngineMetrics
@@ -24,6 +28,10 @@ from paligemma_engine.prepared import PreparedPrompt
 from paligemma_engine.sequence import FinishReason, Sequence, Status
 
 _log = logging.getLogger(__name__)
+
+# How long prefills may take before the next decode step; the first one of a round may take longer. Running sequences
+# stall for at most this and one prefill: twice what a reader notices, and 100 prefills of the demo model on one core.
+PREFILL_BUDGET_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +134,27 @@ class Scheduler:
         return finished
 
     def _end_unwanted(self) -> None:
-        now = self._clock()
         for sequence in [*self._running.values(), *self._waiting]:
-            if sequence.cancelled:
-                self._finish(sequence, FinishReason.CANCELLED)
-            elif now >= sequence.deadline:
-                self._finish(sequence, FinishReason.DEADLINE)
+            self._end_if_unwanted(sequence)
         if any(sequence.status is Status.FINISHED for sequence in self._waiting):
             self._waiting = deque(sequence for sequence in self._waiting if sequence.status is Status.WAITING)
 
+    def _end_if_unwanted(self, sequence: Sequence) -> None:
+        if sequence.cancelled:
+            self._finish(sequence, FinishReason.CANCELLED)
+        elif self._clock() >= sequence.deadline:
+            self._finish(sequence, FinishReason.DEADLINE)
+
     def _admit(self) -> None:
+        started = self._clock()
         while self._waiting and self._free:
-            self._prefill(self._waiting.popleft(), heapq.heappop(self._free))
+            sequence = self._waiting.popleft()
+            self._end_if_unwanted(sequence)  # it may have waited for a slow prefill since the round began
+            if sequence.status is Status.FINISHED:
+                continue
+            self._prefill(sequence, heapq.heappop(self._free))
+            if self._clock() - started >= PREFILL_BUDGET_S:
+                return
 
     def _prefill(self, sequence: Sequence, slot: int) -> None:
         started = self._clock()
@@ -186,6 +203,14 @@ class Scheduler:
             self._append(sequence, picked[slot])
 
     def _append(self, sequence: Sequence, picked: PickedToken) -> None:
+        if not math.isfinite(picked.logprob):
+            _log.error("the model computed a log-probability of %s", picked.logprob)
+            sequence.error = InternalError(
+                "the model computed a value that is not finite for this request; if that happens again, the operator "
+                "should set DTYPE=float32"
+            )
+            self._finish(sequence, FinishReason.ERROR)
+            return
         if picked.token_id in self._runner.eos_ids:
             self._finish(sequence, FinishReason.EOS)
             return
