@@ -1,6 +1,6 @@
 """The adapters against their own config.pbtxt: what they read, what they write, and how they refuse."""
 
-import time
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import triton_fake
 from checkpoints import DEMO_MODEL_ID
+from stack import wait_until
 from triton_fake import Request, TritonError, adapter, answer, check_response, read_config
 
 BOX = [b"<loc0100>", b"<loc0200>", b"<loc0300>", b"<loc0400>"]
@@ -120,15 +121,67 @@ def test_a_sender_is_never_asked_while_or_after_it_answers(paligemma: Any, sampl
         paligemma.execute([request])
     for request in requests:
         request.sender.responses.get(timeout=60)
-    time.sleep(0.3)
+    wait_until(lambda: not paligemma._watcher._watched, 20, "nobody is asked any more")
     assert [misuse for request in requests for misuse in request.sender.misuses] == []
+
+
+def test_an_answer_that_no_tensors_can_be_made_of_is_an_error(
+    paligemma: Any, sample_image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was only logged, and the caller waited for ever."""
+    make = triton_fake.Tensor.__init__
+
+    def failing(tensor: triton_fake.Tensor, name: str, array: np.ndarray) -> None:
+        if name == "input_image":
+            raise RuntimeError("no shared memory is left")
+        make(tensor, name, array)
+
+    monkeypatch.setattr(triton_fake.Tensor, "__init__", failing)
+    response = ask_paligemma(paligemma, sample_image, b"segment blue star")
+    assert response.error.code == TritonError.INTERNAL
+    assert response.error.message.startswith("[internal] ")
+    monkeypatch.undo()
+    check_response(read_config("paligemma"), ask_paligemma(paligemma, sample_image, b"segment blue star"))
+
+
+def test_a_request_that_cannot_be_read_harms_no_other(paligemma: Any, sample_image: bytes) -> None:
+    config = read_config("paligemma")
+    inputs = {"image": texts(sample_image), "prompt": texts(b"segment blue star")}
+    good, bad = Request(config, inputs), Request(config, {**inputs, "prompt": np.array([], np.object_)})
+    paligemma.execute([bad, good])
+    assert bad.sender.responses.get(timeout=60).error.message.startswith("[internal] ")
+    check_response(config, good.sender.responses.get(timeout=60))
+
+
+def test_the_watcher_survives_a_sender_that_fails(paligemma: Any, sample_image: bytes) -> None:
+    config = read_config("paligemma")
+    prompt = texts(b"segment " + b" ; ".join([b"blue star"] * 8))
+    requests = [Request(config, {"image": texts(sample_image), "prompt": prompt}) for _ in range(40)]
+    failed = threading.Event()
+
+    def fail() -> bool:
+        failed.set()
+        raise RuntimeError("the server does not answer")
+
+    for request in requests[:10]:
+        request.sender.is_cancelled = fail  # type: ignore[method-assign]
+    for request in requests[10:]:
+        request.sender.cancelled = True
+    paligemma.execute(requests)
+    errors = [request.sender.responses.get(timeout=60).error for request in requests]
+    assert failed.is_set()
+    assert errors[-1].code == TritonError.CANCELLED
 
 
 def test_paligemma_publishes_its_metrics(paligemma: Any, sample_image: bytes) -> None:
     ask_paligemma(paligemma, sample_image, b"segment blue star")
-    time.sleep(1.2)
     families = {family.name: family for family in paligemma._publisher._families.values()}
-    ok = [series for series in families["paligemma_requests_total"].series if series.labels["outcome"] == "ok"]
+
+    def answered() -> list[Any]:
+        return [series for series in families["paligemma_requests_total"].series if series.labels["outcome"] == "ok"]
+
+    wait_until(lambda: bool(answered()), 20, "the counter is published")
+    ok = answered()
     assert sum(ok[0].values) >= 1
     assert ok[0].labels["instance"] == "paligemma_0_0"
     assert families["paligemma_models_loaded"].series[0].values == [1]

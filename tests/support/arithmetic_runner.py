@@ -13,7 +13,7 @@ import numpy as np
 
 from paligemma_engine.prepared import PreparedImage, PreparedPrompt
 from paligemma_engine.prompts import TargetPrompt, Task
-from paligemma_engine.scheduler import PickedToken
+from paligemma_engine.scheduler import PickedToken, Scheduler
 from paligemma_engine.sequence import Sequence
 
 EOS_ID = 0
@@ -75,6 +75,23 @@ class ArithmeticRunner:
 
 def sequence(start: int, stride: int, count: int, *, max_new_tokens: int = 100, **fields: object) -> Sequence:
     """A sequence that asks the runner for `count` numbers."""
-    image = PreparedImage(np.zeros((3, 1, 1), np.float32), np.zeros((1, 1, 3), np.uint8), (1, 1), digest=b"")
+    image = PreparedImage(np.zeros((1, 1, 3), np.uint8), (1, 1), b"", lambda: np.zeros((3, 1, 1), np.float32))
     prompt = PreparedPrompt(image, [start, stride, count], TargetPrompt(Task.OTHER, "", ""))
     return Sequence(prompt=prompt, max_new_tokens=max_new_tokens, **fields)  # type: ignore[arg-type]
+
+
+class Clock:
+    """Moved by hand, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run_to_the_end(scheduler: Scheduler) -> list[Sequence]:
+    finished = []
+    while scheduler.has_work:
+        finished += scheduler.run_once()
+    return finished

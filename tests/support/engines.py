@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import torch
 from checkpoints import DEMO_MODEL_ID
 
 from paligemma_engine import Answer, Engine, EngineConfig, EngineMetrics, Outcome, Request, Ticket
@@ -40,22 +41,33 @@ class FaultyRunner:
         self.slots, self.eos_ids, self.steps_ahead = runner.slots, runner.eos_ids, runner.steps_ahead
         self.fail_prefill_of: str | None = None
         self.fail_decode = False
+        self.not_finite = False
+        self.is_held = threading.Event()
         self.may_run = threading.Event()
         self.may_run.set()
         self.steps = 0
 
     def prefill(self, slot: int, prompt: PreparedPrompt) -> RunningStep:
-        self.may_run.wait(ANSWER_TIMEOUT_S)
+        self._wait()
         if prompt.asked.target == self.fail_prefill_of:
             raise RuntimeError("poisoned")
         return self._runner.prefill(slot, prompt)
 
     def decode(self, slots: Collection[int]) -> RunningStep:
-        self.may_run.wait(ANSWER_TIMEOUT_S)
+        self._wait()
         if self.fail_decode:
             raise RuntimeError("the device is lost")
         self.steps += 1
+        if self.not_finite:
+            with torch.inference_mode():
+                for layer in (*self._runner._cache.keys, *self._runner._cache.values):
+                    layer.fill_(torch.nan)
         return self._runner.decode(slots)
+
+    def _wait(self) -> None:
+        if not self.may_run.is_set():
+            self.is_held.set()
+            self.may_run.wait(ANSWER_TIMEOUT_S)
 
 
 class Pending:

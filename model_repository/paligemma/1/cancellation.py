@@ -1,6 +1,7 @@
 """Sees that callers went away, and tells the engine."""
 
 import itertools
+import logging
 import threading
 from collections.abc import Callable
 from typing import Final
@@ -8,6 +9,8 @@ from typing import Final
 from responder import Responder
 
 from paligemma_engine import Ticket
+
+_log = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S: Final = 2.0  # a round trip to a server that has died never ends
 _INTERVAL_S: Final = 0.1
@@ -40,9 +43,15 @@ class CancellationWatcher:
 
     def _run(self) -> None:
         while not self._stopping.wait(_INTERVAL_S):
-            for ticket, responder in self._next():
-                if responder.is_cancelled():
-                    self._cancel(ticket)
+            try:
+                self._look()
+            except Exception:
+                _log.exception("requests could not be asked whether their callers have gone")
+
+    def _look(self) -> None:
+        for ticket, responder in self._next():
+            if responder.is_cancelled():
+                self._cancel(ticket)
 
     def _next(self) -> list[tuple[Ticket, Responder]]:
         """Those whose turn it is; they go to the end of the queue."""

@@ -12,7 +12,10 @@ from publisher import MetricsPublisher
 from responder import Responder
 
 from paligemma_engine import EngineConfig, EngineMetrics, Request
+from paligemma_engine.errors import InternalError
 from paligemma_engine.startup import start_models
+
+_log = logging.getLogger(__name__)
 
 _DRAIN_TIMEOUT_S = 20.0  # below tritonserver's own exit timeout of 30 s
 _LAST_ANSWERS_S = 0.5  # for Triton to take the answers sent just before this process ends
@@ -36,8 +39,13 @@ class TritonPythonModel:
         """Hands the requests over and returns at once; the answers go out through their response senders."""
         for request in requests:
             responder = Responder(request.get_response_sender())
-            ticket = self._models.submit(_read(request), responder.answer)
-            self._watcher.watch(ticket, responder)
+            try:
+                wanted = _read(request)
+            except Exception:  # one request must not take the others of the call along
+                _log.exception("a request could not be read")
+                responder.answer(InternalError("the request could not be read; the server's log has the cause"))
+                continue
+            self._watcher.watch(self._models.submit(wanted, responder.answer), responder)
 
     def finalize(self) -> None:
         """Lets running requests end, answers the others."""

@@ -1,11 +1,15 @@
 """Answers one Triton request."""
 
+import logging
 import threading
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from paligemma_engine import Answer, Outcome, to_tensors
+from paligemma_engine import Answer, EngineError, Outcome, to_tensors
+from paligemma_engine.errors import InternalError
+
+_log = logging.getLogger(__name__)
 
 
 class Responder:
@@ -26,13 +30,25 @@ class Responder:
             return not self._answered and bool(self._sender.is_cancelled())
 
     def answer(self, outcome: Outcome) -> None:
-        """Sends the one response."""
-        if isinstance(outcome, Answer):
-            tensors = [pb_utils.Tensor(name, array) for name, array in to_tensors(outcome).items()]
-            response = pb_utils.InferenceResponse(tensors)
-        else:
-            error = pb_utils.TritonError(str(outcome), getattr(pb_utils.TritonError, outcome.status))
-            response = pb_utils.InferenceResponse([], error=error)
+        """Sends the one response; an answer that no tensors can be made of becomes an error.
+
+        Raises:
+            Exception: it was not sent, and no second attempt is possible: Triton closes a sender first.
+        """
+        response = _error(outcome) if isinstance(outcome, EngineError) else _answer(outcome)
         with self._lock:
             self._answered = True
             self._sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+
+def _answer(answer: Answer) -> Any:
+    try:
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in to_tensors(answer).items()])
+    except Exception:
+        _log.exception("no response could be made of an answer")
+        return _error(InternalError("the answer could not be built; the server's log has the cause"))
+
+
+def _error(error: EngineError) -> Any:
+    status = getattr(pb_utils.TritonError, error.status)
+    return pb_utils.InferenceResponse([], error=pb_utils.TritonError(str(error), status))

@@ -1,5 +1,6 @@
 """The engine's settings, one dataclass."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,12 +11,20 @@ HUB_CACHE_FOLDER: Final = "huggingface"
 HF_TOKEN_SECRET: Final = Path("/run/secrets/hf_token")
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 QUANTIZATIONS: Final = ("off", "8bit", "4bit")
+MIN_PREPARATION_WORKERS: Final = 2
+MAX_PREPARATION_WORKERS: Final = 8
 FEATURE_CACHE_BYTES_ON_CPU: Final = 64_000_000
 FEATURE_CACHE_BYTES_ON_GPU: Final = 256_000_000  # some 50 pictures of the 3B at 448 px
 
 
 class ConfigError(ValueError):
     """A setting's value cannot be used; the message names the variable."""
+
+
+def default_preparation_workers() -> int:
+    """One for each core, within bounds: two hide each other's waits, and each may hold an image of MAX_IMAGE_PIXELS."""
+    cores = len(os.sched_getaffinity(0))
+    return min(max(cores, MIN_PREPARATION_WORKERS), MAX_PREPARATION_WORKERS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +41,7 @@ class EngineConfig:
         max_slots: rows of the decode batch, that is, how many sequences run at once; None: as memory_plan.py decides.
         max_pending: requests that may wait beyond those that run.
         max_new_tokens: what a request may ask for, and what it gets when it asks for nothing.
+        preparation_workers: how many images are decoded and prompts tokenized at once; each holds a decoded image.
         feature_cache_bytes: how much of the vision tower's output is kept for further prompts on the same pictures.
         cuda_graphs: whether steps on a GPU are captured in CUDA graphs.
         compile: whether torch.compile fuses the steps.
@@ -53,6 +63,7 @@ class EngineConfig:
     max_slots: int | None = None
     max_pending: int = 256
     max_new_tokens: int = 256
+    preparation_workers: int = field(default_factory=default_preparation_workers)
     feature_cache_bytes: int = FEATURE_CACHE_BYTES_ON_CPU
     cuda_graphs: bool = True
     compile: bool = False
@@ -83,6 +94,7 @@ class EngineConfig:
             max_slots=_count(environ, "MAX_SLOTS", 0, auto=True) or None,
             max_pending=_count(environ, "MAX_PENDING", default.max_pending),
             max_new_tokens=_count(environ, "MAX_NEW_TOKENS", default.max_new_tokens),
+            preparation_workers=_count(environ, "PREPARATION_WORKERS", default.preparation_workers, auto=True),
             feature_cache_bytes=_count(environ, "FEATURE_CACHE_BYTES", default.feature_cache_bytes, auto=True, least=0),
             cuda_graphs=_switch(environ, "CUDA_GRAPHS", default.cuda_graphs),
             compile=_switch(environ, "COMPILE", default.compile),

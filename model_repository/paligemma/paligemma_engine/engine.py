@@ -9,6 +9,7 @@ A request's life:
 """
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -27,11 +28,12 @@ from paligemma_engine.records import Answer, Request
 from paligemma_engine.scheduler import Runner, Scheduler
 from paligemma_engine.sender import Sender
 from paligemma_engine.sequence import Sequence
-from paligemma_engine.ticket import OnOutcome, Outcome, Ticket, outcome_of
+from paligemma_engine.ticket import OnOutcome, Outcome, Ticket, outcome_of, stopping_error
 
 _log = logging.getLogger(__name__)
 
-PREPARATION_WORKERS: Final = 2  # bounds the memory of images being decoded at once
+FLUSH_TIMEOUT_S: Final = 5.0  # for the last answers to go out
+STUCK_TIMEOUT_S: Final = 5.0  # for a step that is running when the engine is closed
 
 
 class Engine:
@@ -54,7 +56,7 @@ class Engine:
             runner: owned by the engine thread from now on.
             metrics: collects what happens.
             on_fatal: called once from the engine thread after a failure that no request can outlive, when every
-                waiting request has been answered.
+                waiting request has been answered, as far as answers can still be sent.
         """
         self._checkpoint = checkpoint
         self._planner = Planner(config, checkpoint)
@@ -65,12 +67,16 @@ class Engine:
         self._heartbeat = Heartbeat(config.heartbeat_dir, config.instance)
         self._inbox: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._owners: dict[Sequence, Ticket] = {}  # engine thread only
-        self._lock = threading.Lock()  # guards the next two
+        self._lock = threading.Lock()  # guards the next three
         self._unanswered: set[Ticket] = set()
         self._refusal: EngineError | None = None
+        self._give_up_at = math.inf
         self._stopping = threading.Event()
+        self._unsent: Exception | None = None  # why an answer could not be sent
+        self._ending = threading.Lock()  # held while the threads are ended
+        self._ended = False
         self._sender = Sender()
-        self._pool = ThreadPoolExecutor(PREPARATION_WORKERS, thread_name_prefix="prepare")
+        self._pool = ThreadPoolExecutor(config.preparation_workers, thread_name_prefix="prepare")
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._share = config.model_id
         metrics.set(families.SLOTS, runner.slots, share=self._share)
@@ -83,17 +89,20 @@ class Engine:
         return ticket
 
     def accept(self, ticket: Ticket) -> None:
-        """As `submit`, of a ticket that was opened elsewhere."""
+        """Like `submit`, for a ticket that the caller has already created."""
         with self._lock:
             refusal = self._refusal
             if refusal is None and len(self._unanswered) >= self._max_unanswered:
                 refusal = Overloaded(f"{len(self._unanswered)} requests are in hand; try again later")
             if refusal is None:
                 self._unanswered.add(ticket)
-        if refusal is None:
-            self._pool.submit(self._prepare, ticket)
-        else:
+        if refusal is not None:
             self.refuse(ticket, refusal)
+            return
+        try:
+            self._pool.submit(self._prepare, ticket)
+        except RuntimeError:  # the engine was closed since the check above
+            self._answer(ticket, stopping_error())
 
     def refuse(self, ticket: Ticket, error: EngineError) -> None:
         """Answers a ticket that no engine has accepted."""
@@ -104,20 +113,34 @@ class Engine:
         ticket.cancel()
         self._inbox.put(None)
 
-    def close(self, drain_timeout_s: float) -> None:
-        """Refuses new requests, lets those in hand end for at most so long, answers the rest, ends the threads."""
-        stopping = Overloaded("the server is stopping; try again later")
+    def close(self, drain_timeout_s: float, stuck_timeout_s: float = STUCK_TIMEOUT_S) -> None:
+        """Refuses new requests, lets those in hand end, answers the rest, ends the threads.
+
+        May be called again, from any thread: the shorter limit counts, and each call returns when all is ended.
+
+        Args:
+            drain_timeout_s: how long requests in hand may take.
+            stuck_timeout_s: how long a step that is running then may take; one that takes longer is left behind.
+        """
         with self._lock:
-            self._refusal = self._refusal or stopping
-        give_up_at = time.monotonic() + drain_timeout_s
-        while self._unanswered and self._thread.is_alive() and time.monotonic() < give_up_at:
+            self._refusal = self._refusal or stopping_error()
+            self._give_up_at = min(self._give_up_at, time.monotonic() + drain_timeout_s)
+        while self._unanswered and self._thread.is_alive() and time.monotonic() < self._give_up_at:
             time.sleep(0.02)
+        with self._ending:
+            if not self._ended:
+                self._end(stuck_timeout_s)
+                self._ended = True
+
+    def _end(self, stuck_timeout_s: float) -> None:
         self._stopping.set()
         self._inbox.put(None)
-        self._thread.join()
+        self._thread.join(stuck_timeout_s)
+        if self._thread.is_alive():
+            _log.error("a step has not ended within %.0f s; it is left behind", stuck_timeout_s)
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._answer_all(stopping)
-        self._sender.close()
+        self._answer_all(stopping_error())
+        self._sender.close(FLUSH_TIMEOUT_S)
         self._heartbeat.close()
         for gauge in (families.SLOTS, families.ACTIVE_SLOTS, families.PENDING):
             self._metrics.set(gauge, 0, share=self._share)
@@ -138,6 +161,8 @@ class Engine:
         """Engine thread."""
         try:
             while not self._stopping.is_set():
+                if self._unsent is not None:
+                    raise self._unsent
                 self._take_inbox()
                 self._settle(self._scheduler.run_once())
                 self._report()
@@ -147,7 +172,10 @@ class Engine:
             with self._lock:
                 self._refusal = failure
             self._answer_all(failure)
-            self._sender.flush()
+            if not self._sender.flush(FLUSH_TIMEOUT_S):
+                _log.error(
+                    "answers could not be sent within %.0f s; their callers are left without one", FLUSH_TIMEOUT_S
+                )
             self._on_fatal()
 
     def _take_inbox(self) -> None:
@@ -198,9 +226,15 @@ class Engine:
             return InternalError("the answer could not be built; the server's log has the cause")
 
     def _send(self, ticket: Ticket, outcome: Outcome) -> None:
-        """Sender thread."""
+        """Sender thread. Where an answer cannot be sent, none will be: the engine thread then ends the process."""
         ticket.answered = True
-        ticket.on_outcome(outcome)
+        try:
+            ticket.on_outcome(outcome)
+        except Exception as error:
+            _log.critical("an answer could not be sent", exc_info=True)
+            self._unsent = self._unsent or error
+            self._inbox.put(None)
+            return
         self._metrics.observe(families.REQUEST_SECONDS, time.monotonic() - ticket.accepted_at)
         self._metrics.count(families.REQUESTS, outcome="ok" if isinstance(outcome, Answer) else outcome.code)
         if isinstance(outcome, Answer):

@@ -4,10 +4,13 @@ Its content is the number of requests that are not yet answered, so that a super
 stops the server.
 """
 
+import logging
 import os
 import time
 from pathlib import Path
 from typing import Final
+
+_log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 1.0  # at the latest after so long an engine without work beats, too
 FILE_PREFIX: Final = "engine-"
@@ -23,6 +26,7 @@ class Heartbeat:
         self._path: Path | None = None
         self._content = b""
         self._beaten_at = 0.0
+        self._failed = False
         if folder is not None:
             self._path = folder / f"{FILE_PREFIX}{instance}"
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -34,8 +38,14 @@ class Heartbeat:
         content = b"%*d\n" % (_WIDTH, unanswered)
         now = time.monotonic()
         if content != self._content or now - self._beaten_at >= INTERVAL_S:
-            os.pwrite(self._file, content, 0)
-            self._content, self._beaten_at = content, now
+            try:
+                os.pwrite(self._file, content, 0)
+            except OSError:  # a full disk, say: the supervisor will miss the sign, the requests need not
+                if not self._failed:
+                    _log.exception("the sign of life %s cannot be written", self._path)
+                self._failed = True
+                return
+            self._content, self._beaten_at, self._failed = content, now, False
 
     def close(self) -> None:
         """Stops beating; the file goes, since one that ages means a stuck engine."""

@@ -1,6 +1,7 @@
 """From a decoded image to pixel values: exactly what the checkpoint's own image processor makes of it, sooner."""
 
 import hashlib
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -29,12 +30,13 @@ class ImagePreparer:
         self._is_exact = self._is_exact_on_noise()
 
     def __call__(self, image: Image.Image) -> PreparedImage:
-        """Pixel values float32[3, R, R] and input image uint8[R, R, 3] of an RGB image."""
+        """Prepares an RGB image."""
         resized = np.asarray(image.resize(self._size, self._processor.resample))
-        pixel_values = self._look_up(resized) if self._is_exact else self._ask(image)
-        content = resized if self._is_exact else np.ascontiguousarray(pixel_values)
-        digest = hashlib.sha256(content.data).digest()
-        return PreparedImage(pixel_values, resized, (image.height, image.width), digest)
+        original_hw = (image.height, image.width)
+        if self._is_exact:
+            return PreparedImage(resized, original_hw, _digest(resized), partial(self._look_up, resized))
+        values = np.ascontiguousarray(self._ask(image))
+        return PreparedImage(resized, original_hw, _digest(values), lambda: values)
 
     def _look_up(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.stack([self._table[channel][pixels[..., channel]] for channel in range(len(self._table))])
@@ -55,3 +57,7 @@ class ImagePreparer:
         image = Image.fromarray(noise)
         resized = np.asarray(image.resize(self._size, self._processor.resample))
         return np.array_equal(self._look_up(resized), self._ask(image))
+
+
+def _digest(content: NDArray[Any]) -> bytes:
+    return hashlib.sha256(content.data).digest()

@@ -24,11 +24,11 @@ from paligemma_engine import metrics as families
 from paligemma_engine.checkpoint_files import ADAPTER_CONFIG, CONFIG
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.engine import Engine
-from paligemma_engine.errors import Cancelled, EngineError, Loading, ModelFailed, ModelNotAllowed, Overloaded
+from paligemma_engine.errors import Cancelled, EngineError, Loading, ModelFailed, ModelNotAllowed
 from paligemma_engine.metrics import EngineMetrics
 from paligemma_engine.model_id import ModelId
 from paligemma_engine.records import Request
-from paligemma_engine.ticket import OnOutcome, Ticket
+from paligemma_engine.ticket import OnOutcome, Ticket, stopping_error
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ class ModelPool:
             self._waiting.clear()
             self._changed.notify_all()
         for ticket in waiting:
-            self._default.refuse(ticket, _stopping())
+            self._default.refuse(ticket, stopping_error())
         give_up_at = time.monotonic() + drain_timeout_s
         for engine in reversed(self._engines()):  # the default one last: it answers for the pool
             engine.close(max(give_up_at - time.monotonic(), 0.0))
@@ -123,7 +123,7 @@ class ModelPool:
     def _route(self, model_id: str, ticket: Ticket) -> None:
         """With the lock held, so that no engine is closed between being found and accepting."""
         if self._closing:
-            raise _stopping()
+            raise stopping_error()
         if engine := self._extras.get(model_id):
             self._extras.move_to_end(model_id)
             engine.accept(ticket)
@@ -186,7 +186,7 @@ class ModelPool:
         while True:
             with self._changed:
                 if self._closing:
-                    raise _stopping()
+                    raise stopping_error()
                 if len(self._extras) < self._config.max_extra_models:
                     return
                 model_id, engine = self._extras.popitem(last=False)
@@ -223,7 +223,3 @@ def _end_of_waiting(ticket: Ticket) -> EngineError:
     if ticket.cancelled:
         return Cancelled("the caller went away")
     return Loading(f"{ticket.request.model_id} is still being loaded; try again later")
-
-
-def _stopping() -> EngineError:
-    return Overloaded("the server is stopping; try again later")

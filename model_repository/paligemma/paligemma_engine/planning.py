@@ -41,6 +41,7 @@ class Planner:
         asked = split_prompt(ticket.request.prompt)
         input_ids = [tokenize_prompt(self._checkpoint, prompt) for prompt in asked]
         ticket.image = self._prepare_image(decode_image(ticket.request.image, self._limits))
+        ticket.drop_file()
         ticket.sequences = [
             Sequence(
                 prompt=PreparedPrompt(ticket.image, ids, prompt),

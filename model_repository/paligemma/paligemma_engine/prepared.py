@@ -1,5 +1,6 @@
 """What a prefill is given."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,16 +14,21 @@ class PreparedImage:
     """An image as the model takes it.
 
     Attributes:
-        pixel_values: float32[3, R, R], normalised as the checkpoint's processor does.
-        input_image: uint8[R, R, 3], the same picture before normalisation.
+        input_image: uint8[R, R, 3], resized as the checkpoint's processor does.
         original_hw: height and width of the user's image, upright.
-        digest: of the pixel values; equal pictures have equal ones.
+        digest: of what pixel_values are made from; equal pictures have equal ones.
+        make_pixel_values: computes them. A picture waits for its prefill as 8-bit pixels, a quarter of the size.
     """
 
-    pixel_values: NDArray[np.float32]
     input_image: NDArray[np.uint8]
     original_hw: tuple[int, int]
     digest: bytes
+    make_pixel_values: Callable[[], NDArray[np.float32]]
+
+    @property
+    def pixel_values(self) -> NDArray[np.float32]:
+        """float32[3, R, R], normalised as the checkpoint's processor does; computed anew each time."""
+        return self.make_pixel_values()
 
 
 @dataclass(frozen=True, slots=True)

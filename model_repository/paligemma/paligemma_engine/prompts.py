@@ -7,6 +7,7 @@ from typing import Final
 from paligemma_engine.errors import InvalidPrompt
 
 MAX_TARGETS: Final = 8
+MAX_PROMPT_CHARACTERS: Final = 4096  # 8 targets of the longest prompt in tokens, at 4 characters each
 TARGET_SEPARATOR: Final = ";"
 
 
@@ -40,8 +41,10 @@ def split_prompt(prompt: str) -> list[TargetPrompt]:
     a form that they were trained on and stays whole.
 
     Raises:
-        InvalidPrompt: nothing asked for, or more than 8 targets.
+        InvalidPrompt: too long, nothing asked for, or more than 8 targets.
     """
+    if len(prompt) > MAX_PROMPT_CHARACTERS:  # before anything is tokenized, which costs 1 s for each megabyte
+        raise InvalidPrompt(f"the prompt has {len(prompt)} characters; send at most {MAX_PROMPT_CHARACTERS}")
     stripped = prompt.strip()
     if not stripped:
         raise InvalidPrompt("the prompt is empty; ask for something, such as 'segment cat'")

@@ -124,6 +124,7 @@ class ModelRunner:
         text_ids = prompt.input_ids[self._checkpoint.image_token_count :]
         grammar_state = self._grammar.start[prompt.asked.task]
         with on_device(self._device):
+            self._cache.clear(slot)
             features = self._features.of(prompt.image)
             self._inputs.fill(features=features, text_ids=text_ids, slot=slot, grammar_state=grammar_state)
             outputs = self._prefill_step(self._execution.padded(len(text_ids)))()
@@ -162,8 +163,8 @@ class ModelRunner:
         """Runs everything once, so that no request pays for a first time."""
         size: Any = self._checkpoint.processor.image_processor.size
         height, width = size["height"], size["width"]
-        no_pixels = np.zeros((3, height, width), np.float32)
-        blank = PreparedImage(no_pixels, np.zeros((height, width, 3), np.uint8), (height, width), digest=b"")
+        no_values = np.zeros((3, height, width), np.float32)
+        blank = PreparedImage(np.zeros((height, width, 3), np.uint8), (height, width), b"", lambda: no_values)
         asked = split_prompt("segment cat")[0]
         with torch.inference_mode(), on_device(self._device), unlimited():
             self._prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))

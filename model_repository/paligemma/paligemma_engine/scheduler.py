@@ -4,8 +4,8 @@ Pure Python: the model is behind the `Runner` protocol, so that slots, admission
 
     run_once:  end the cancelled and overdue  ->  prefill waiting sequences into free slots  ->  one decode step for all
 
-Prefills end a round when they have used its budget of time: running sequences do not stall, and the engine's sign of life
-comes between two slow prefills.
+The prefills of a round have a budget of time. So running sequences do not stall, and the engine gives a sign of life
+between two slow prefills.
 
 On a GPU a step, be it a prefill or a decode step, is read only after the next one was started, so that the device never
 waits for the host:

@@ -20,20 +20,20 @@ class Sender:
         """Hands over a job; what it raises is logged and harms no other."""
         self._jobs.put(job)
 
-    def flush(self) -> None:
-        """Returns when every job handed over before has run."""
+    def flush(self, timeout_s: float) -> bool:
+        """Whether every job handed over before has run within so long; a job may hang with a server that is broken."""
         done = threading.Event()
         self._jobs.put(done.set)
-        done.wait()
+        return done.wait(timeout_s)
 
-    def close(self) -> None:
-        """Runs every job handed over before, and ends."""
+    def close(self, timeout_s: float) -> None:
+        """Runs every job handed over before, for at most so long, and ends."""
         self._jobs.put(None)
-        self._thread.join()
+        self._thread.join(timeout_s)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
             except Exception:
-                _log.exception("an answer could not be sent")
+                _log.exception("a job of the sender failed")

@@ -7,7 +7,8 @@ position of every row and reads all rows:
     slot 1   k k k . . . . . .
     slot 2   k k k k k . . . .      decode view: [row, :, position[row]] <- one key a row; all rows are seen to `length`
 
-What a released slot leaves behind is never seen: a row is masked to the positions that its own sequence has written.
+What a released slot leaves behind is masked: a sequence sees the positions that it has written itself. A mask does not
+hide a value that is not finite, though: its weight of 0 times NaN is NaN. So a row is cleared before each prefill.
 """
 
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ class SlotCache:
     def max_length(self) -> int:
         """How many positions a row has."""
         return self.keys[0].shape[2]
+
+    def clear(self, slot: int) -> None:
+        """Makes a row all zeros, in place."""
+        torch._foreach_zero_([layer[slot] for layer in (*self.keys, *self.values)])
 
 
 class _LayerView(CacheLayerMixin):  # type: ignore[misc]  # transformers' classes are untyped

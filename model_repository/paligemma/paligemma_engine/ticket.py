@@ -3,11 +3,11 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from paligemma_engine.detokenizer import token_texts
-from paligemma_engine.errors import Cancelled, DeadlineExceeded, EngineError, InternalError
+from paligemma_engine.errors import Cancelled, DeadlineExceeded, EngineError, InternalError, Overloaded
 from paligemma_engine.prepared import PreparedImage
 from paligemma_engine.records import Answer, Request, TargetAnswer, Token
 from paligemma_engine.sequence import FinishReason, Sequence, Status
@@ -22,7 +22,7 @@ class Ticket:
     """A request that was submitted.
 
     Attributes:
-        request: as it came.
+        request: as it came; without its image once that has been prepared, so that waiting requests hold no files.
         on_outcome: called once, from the engine's sender thread.
         accepted_at: on the engine's clock, in seconds.
         deadline: on the engine's clock; infinity for none.
@@ -52,6 +52,10 @@ class Ticket:
     def is_finished(self) -> bool:
         """Whether all of its sequences have ended."""
         return all(sequence.status is Status.FINISHED for sequence in self.sequences)
+
+    def drop_file(self) -> None:
+        """Lets go of the encoded image."""
+        self.request = replace(self.request, image=b"")
 
     def box_count(self, vocabulary: Vocabulary) -> int:
         """How many boxes its sequences wrote."""
@@ -94,6 +98,11 @@ def _failure(ticket: Ticket) -> EngineError:
 def deadline_error() -> DeadlineExceeded:
     """What a request is answered with whose time is up."""
     return DeadlineExceeded("the request's time was up before it was answered; allow more time or ask for less")
+
+
+def stopping_error() -> Overloaded:
+    """What a request is answered with that comes, or is not yet answered, when the server stops."""
+    return Overloaded("the server is stopping; try again later")
 
 
 def _target_answer(sequence: Sequence, tokenizer: Any) -> TargetAnswer:
