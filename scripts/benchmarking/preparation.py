@@ -3,7 +3,8 @@
     python scripts/preparation_benchmark.py
 
 Draws a photo-like JPEG of 12 megapixels, and prepares it for the demo model in 1, 2, 4, ... threads, up to twice the
-cores, several rounds by turns. A GPU needs as many pictures a second as it answers: PREPARATION_WORKERS sets the threads.
+cores, several rounds by turns. A GPU wants as many pictures a second as it answers;
+PREPARATION_WORKERS sets the threads.
 """
 
 import argparse
@@ -50,8 +51,9 @@ def main() -> int:
                 list(pool.map(lambda _: prepare(decode_image(photo, limits)), range(arguments.pictures)))
                 rates[count].append(arguments.pictures / (time.perf_counter() - started))
     lone = statistics.median(rates[1])
+    width, height = PHOTO_SIZE
     print(
-        f"{len(photo) / 1e6:.1f} MB JPEG of {PHOTO_SIZE[0]} x {PHOTO_SIZE[1]}, {cores} cores, auto is {default_preparation_workers()} workers"
+        f"JPEG of {width} x {height}, {len(photo) / 1e6:.1f} MB; {cores} cores; auto is {default_preparation_workers()}"
     )
     for count, measured in rates.items():
         rate = statistics.median(measured)

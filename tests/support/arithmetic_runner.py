@@ -75,7 +75,7 @@ class ArithmeticRunner:
 
 def sequence(start: int, stride: int, count: int, *, max_new_tokens: int = 100, **fields: object) -> Sequence:
     """A sequence that asks the runner for `count` numbers."""
-    image = PreparedImage(np.zeros((1, 1, 3), np.uint8), (1, 1), b"", lambda: np.zeros((3, 1, 1), np.float32))
+    image = PreparedImage(np.zeros((1, 1, 3), np.uint8), (1, 1), b"", np.zeros((3, 1, 1), np.float32))
     prompt = PreparedPrompt(image, [start, stride, count], TargetPrompt(Task.OTHER, "", ""))
     return Sequence(prompt=prompt, max_new_tokens=max_new_tokens, **fields)  # type: ignore[arg-type]
 

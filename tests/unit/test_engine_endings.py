@@ -7,9 +7,35 @@ from pathlib import Path
 
 import pytest
 from engines import Bench
+from PIL import Image
 
-from paligemma_engine import Answer, Outcome, Request
-from paligemma_engine.errors import InternalError, Overloaded
+from paligemma_engine import Answer, Outcome, Request, planning
+from paligemma_engine.errors import Cancelled, DeadlineExceeded, InternalError, Overloaded
+
+
+class Panic(BaseException):
+    pass
+
+
+class Decoding:
+    """Holds the decoding of images."""
+
+    def __init__(self) -> None:
+        self.started, self.may_go_on = threading.Event(), threading.Event()
+
+
+@pytest.fixture
+def is_decoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoding]:
+    held, decode = Decoding(), planning.decode_image
+
+    def hold(encoded: bytes, limits: planning.ImageLimits) -> Image.Image:
+        held.started.set()
+        held.may_go_on.wait(60)
+        return decode(encoded, limits)
+
+    monkeypatch.setattr(planning, "decode_image", hold)
+    yield held
+    held.may_go_on.set()
 
 
 @pytest.fixture
@@ -63,6 +89,45 @@ def test_a_second_close_shortens_the_first(models_dir: Path, sample_image: bytes
     assert isinstance(stuck.wait(), Overloaded)
     assert len(stuck.outcomes) == 1
     bench.runner.may_run.set()
+
+
+def test_closing_does_not_wait_for_an_image(models_dir: Path, sample_image: bytes, is_decoding: Decoding) -> None:
+    """A picture that takes for ever to decode kept all others from their answers."""
+    bench = Bench(models_dir, preparation_workers=1)
+    pending = [bench.submit(sample_image, "segment blue star") for _ in range(3)]
+    assert is_decoding.started.wait(20)
+    bench.engine.close(drain_timeout_s=0.0)
+    assert all(isinstance(each.wait(), Overloaded) for each in pending)
+
+
+def test_deadlines_and_cancellation_count_while_a_request_waits_for_preparation(
+    own: Bench, sample_image: bytes, is_decoding: Decoding
+) -> None:
+    busy = [own.submit(sample_image, "segment blue star") for _ in range(own.config.preparation_workers)]
+    assert is_decoding.started.wait(20)
+    late, unwanted = own.submit(sample_image, "segment blue star", timeout_s=0.1), own.submit(sample_image, "a")
+    assert unwanted.ticket is not None
+    own.engine.cancel(unwanted.ticket)
+    assert isinstance(late.wait(), DeadlineExceeded)
+    assert isinstance(unwanted.wait(), Cancelled)
+    is_decoding.may_go_on.set()
+    assert all(isinstance(each.wait(), Answer) for each in busy)
+    assert (len(late.outcomes), len(unwanted.outcomes)) == (1, 1)
+
+
+@pytest.mark.parametrize("place", ["paligemma_engine.engine.outcome_of", "paligemma_engine.planning.split_prompt"])
+def test_a_panic_of_a_library_costs_one_request(
+    own: Bench, sample_image: bytes, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Libraries in Rust raise what is no Exception; it ended the thread, and nobody was answered any more."""
+
+    def panic(*_: object) -> None:
+        raise Panic
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, panic)
+        assert isinstance(own.ask(sample_image, "segment blue star"), InternalError)
+    assert isinstance(own.ask(sample_image, "segment blue star"), Answer)
 
 
 def test_a_request_that_meets_a_closed_engine_is_answered_once(models_dir: Path, sample_image: bytes) -> None:

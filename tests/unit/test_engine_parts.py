@@ -135,6 +135,15 @@ class TestMetrics:
         metrics.set(families.SLOTS, 8)
         assert metrics.drain() == []
 
+    def test_a_gauge_that_is_set_again_before_it_was_drained_is_published(self) -> None:
+        """A load that failed and began anew at once was shown as no load."""
+        metrics = EngineMetrics()
+        metrics.set(families.MODELS_LOADING, 1, model_id="a/b")
+        metrics.drain()
+        metrics.remove(families.MODELS_LOADING, model_id="a/b")
+        metrics.set(families.MODELS_LOADING, 1, model_id="a/b")
+        assert [sample.value for sample in metrics.drain()] == [0, 1]
+
     def test_families_are_named_as_prometheus_wants(self) -> None:
         for family in families.FAMILIES:
             assert family.name.startswith("paligemma_")

@@ -43,7 +43,7 @@ def test_where_there_is_no_memory_to_keep_them_they_are_not_kept() -> None:
 
     computed = torch.ones(1, 2, 3).as_subclass(Unclonable)
     features = ImageFeatures(lambda _: computed, max_bytes=1000)
-    picture = PreparedImage(np.zeros((1, 1, 3), np.uint8), (1, 1), b"picture", lambda: np.zeros((3, 1, 1), np.float32))
+    picture = PreparedImage(np.zeros((1, 1, 3), np.uint8), (1, 1), b"picture", np.zeros((3, 1, 1), np.float32))
     assert features.of(picture) is computed
     assert picture not in features
 

@@ -5,20 +5,31 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from engines import demo_checkpoint
 from PIL import Image
 
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.errors import InvalidPrompt
 from paligemma_engine.image_preparation import ImagePreparer
+from paligemma_engine.prepared import PreparedImage
 from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS, tokenize_prompt
 from paligemma_engine.prompts import split_prompt
+from paligemma_engine.vision_step import VisionStep
 from scenes import draw_scene
 
 
 @pytest.fixture(scope="module")
 def checkpoint(models_dir: Path) -> Checkpoint:
     return demo_checkpoint(models_dir)
+
+
+def shown(checkpoint: Checkpoint, image: PreparedImage) -> np.ndarray:
+    """What the vision tower is given."""
+    step = VisionStep(checkpoint.model)
+    with torch.inference_mode():
+        step.show(image)
+    return step.pixel_values[0].numpy()
 
 
 @pytest.mark.parametrize(
@@ -34,7 +45,7 @@ def test_pixel_values_equal_the_processors(checkpoint: Checkpoint, size: tuple[i
     image = draw_scene(3).image.resize(size)
     expected = checkpoint.processor(images=image, text="<image>a", return_tensors="pt")["pixel_values"][0].numpy()
     prepared = ImagePreparer(checkpoint.processor.image_processor)(image)
-    np.testing.assert_array_equal(prepared.pixel_values, expected)
+    np.testing.assert_array_equal(shown(checkpoint, prepared), expected)
     assert prepared.original_hw == (size[1], size[0])
 
 
@@ -57,7 +68,7 @@ def test_a_processor_that_is_more_than_a_table_is_used_as_it_is(checkpoint: Chec
 
     image = draw_scene(3).image
     expected = Smearing()(images=image, return_tensors="np")["pixel_values"][0]
-    np.testing.assert_array_equal(ImagePreparer(Smearing())(image).pixel_values, expected)
+    np.testing.assert_array_equal(shown(checkpoint, ImagePreparer(Smearing())(image)), expected)
 
 
 def test_the_longest_prompt_fits_and_a_longer_one_is_refused(checkpoint: Checkpoint) -> None:

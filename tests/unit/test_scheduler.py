@@ -223,6 +223,17 @@ def test_cancelled_while_a_step_is_unread() -> None:
     assert (cancelled.token_ids, wanted.token_ids) == ([1], [5, 6, 7])
 
 
+def test_nothing_is_held_when_all_have_been_cancelled() -> None:
+    """The step that was not read yet kept its sequences and their pictures until the next request."""
+    scheduler, _, _ = scheduler_with(slots=1, steps_ahead=1)
+    cancelled = sequence(1, 1, 50)
+    scheduler.add([cancelled])
+    scheduler.run_once()
+    cancelled.cancelled = True
+    assert scheduler.run_once() == [cancelled]
+    assert not scheduler._unread
+
+
 @pytest.mark.parametrize("ending", ["cancelled", "deadline"])
 def test_unwanted_sequences_end_before_the_next_step(ending: str) -> None:
     scheduler, runner, clock = scheduler_with(slots=1)

@@ -38,11 +38,11 @@ class MetricsPublisher:
         self._publish()
 
     def _publish(self) -> None:
-        try:
-            for sample in self._metrics.drain():
+        for sample in self._metrics.drain():
+            try:
                 self._send(sample)
-        except Exception:
-            _log.exception("metrics could not be published")
+            except Exception:
+                _log.exception("a sample of %s could not be published", sample.family.name)
 
     def _send(self, sample: Sample) -> None:
         series = self._series_of(sample)

@@ -28,12 +28,22 @@ from paligemma_engine.records import Answer, Request
 from paligemma_engine.scheduler import Runner, Scheduler
 from paligemma_engine.sender import Sender
 from paligemma_engine.sequence import Sequence
-from paligemma_engine.ticket import OnOutcome, Outcome, Ticket, outcome_of, stopping_error
+from paligemma_engine.ticket import (
+    OnOutcome,
+    Outcome,
+    Ticket,
+    cancelled_error,
+    deadline_error,
+    outcome_of,
+    stopping_error,
+)
 
 _log = logging.getLogger(__name__)
 
-FLUSH_TIMEOUT_S: Final = 5.0  # for the last answers to go out
-STUCK_TIMEOUT_S: Final = 5.0  # for a step that is running when the engine is closed
+FLUSH_TIMEOUT_S: Final = 3.0  # for the last answers to go out
+STUCK_TIMEOUT_S: Final = 3.0  # for a step that is running when the engine is closed
+LOOK_INTERVAL_S: Final = 0.1  # between two looks at requests that wait for preparation
+MAX_FILE_BYTES: Final = 1 << 30  # of all images that have not been decoded yet
 
 
 class Engine:
@@ -66,13 +76,14 @@ class Engine:
         self._max_unanswered = config.max_pending + runner.slots
         self._heartbeat = Heartbeat(config.heartbeat_dir, config.instance)
         self._inbox: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
-        self._owners: dict[Sequence, Ticket] = {}  # engine thread only
+        self._owners: dict[Sequence, Ticket] = {}  # engine thread only, as the next one
+        self._look_again_at = 0.0
         self._lock = threading.Lock()  # guards the next three
         self._unanswered: set[Ticket] = set()
         self._refusal: EngineError | None = None
         self._give_up_at = math.inf
         self._stopping = threading.Event()
-        self._unsent: Exception | None = None  # why an answer could not be sent
+        self._unsent: BaseException | None = None  # why an answer could not be sent
         self._ending = threading.Lock()  # held while the threads are ended
         self._ended = False
         self._sender = Sender()
@@ -94,6 +105,8 @@ class Engine:
             refusal = self._refusal
             if refusal is None and len(self._unanswered) >= self._max_unanswered:
                 refusal = Overloaded(f"{len(self._unanswered)} requests are in hand; try again later")
+            if refusal is None and sum(len(each.request.image) for each in self._unanswered) > MAX_FILE_BYTES:
+                refusal = Overloaded("the images in hand take as much memory as they may; try again later")
             if refusal is None:
                 self._unanswered.add(ticket)
         if refusal is not None:
@@ -101,7 +114,7 @@ class Engine:
             return
         try:
             self._pool.submit(self._prepare, ticket)
-        except RuntimeError:  # the engine was closed since the check above
+        except RuntimeError:  # the engine was closed since the check above, or no thread can be started
             self._answer(ticket, stopping_error())
 
     def refuse(self, ticket: Ticket, error: EngineError) -> None:
@@ -112,6 +125,15 @@ class Engine:
         """Ends a request whose caller has gone; its slots are free before the next decode step."""
         ticket.cancel()
         self._inbox.put(None)
+
+    def fail(self) -> None:
+        """Before the process ends: answers every request with an error, as far as answers can still be sent."""
+        failure = InternalError("the engine failed and is being restarted; try again later")
+        with self._lock:
+            self._refusal = failure
+        self._answer_all(failure)
+        if not self._sender.flush(FLUSH_TIMEOUT_S):
+            _log.error("the last answers could not be sent within %.0f s", FLUSH_TIMEOUT_S)
 
     def close(self, drain_timeout_s: float, stuck_timeout_s: float = STUCK_TIMEOUT_S) -> None:
         """Refuses new requests, lets those in hand end, answers the rest, ends the threads.
@@ -138,7 +160,7 @@ class Engine:
         self._thread.join(stuck_timeout_s)
         if self._thread.is_alive():
             _log.error("a step has not ended within %.0f s; it is left behind", stuck_timeout_s)
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)  # an image that takes long to decode keeps nobody waiting
         self._answer_all(stopping_error())
         self._sender.close(FLUSH_TIMEOUT_S)
         self._heartbeat.close()
@@ -151,7 +173,7 @@ class Engine:
             self._planner.plan(ticket)
         except EngineError as error:
             self._answer(ticket, error)
-        except Exception:
+        except BaseException:  # a library in Rust panics with one
             _log.exception("a request could not be prepared")
             self._answer(ticket, InternalError("the request could not be prepared; the server's log has the cause"))
         else:
@@ -165,17 +187,11 @@ class Engine:
                     raise self._unsent
                 self._take_inbox()
                 self._settle(self._scheduler.run_once())
+                self._answer_unprepared()
                 self._report()
         except BaseException:
             _log.critical("the engine failed", exc_info=True)
-            failure = InternalError("the engine failed and is being restarted; try again later")
-            with self._lock:
-                self._refusal = failure
-            self._answer_all(failure)
-            if not self._sender.flush(FLUSH_TIMEOUT_S):
-                _log.error(
-                    "answers could not be sent within %.0f s; their callers are left without one", FLUSH_TIMEOUT_S
-                )
+            self.fail()
             self._on_fatal()
 
     def _take_inbox(self) -> None:
@@ -185,7 +201,7 @@ class Engine:
             while True:
                 ticket = self._inbox.get(block=idle, timeout=INTERVAL_S)
                 idle = False
-                if ticket is not None:
+                if ticket is not None and self._is_unanswered(ticket):
                     self._owners.update(dict.fromkeys(ticket.sequences, ticket))
                     self._scheduler.add(ticket.sequences)
         except queue.Empty:
@@ -197,7 +213,27 @@ class Engine:
             if ticket.is_finished:
                 self._answer(ticket)
 
+    def _answer_unprepared(self) -> None:
+        """Answers those whose time is up, or whose caller has gone, while they wait for a preparation worker."""
+        now = time.monotonic()
+        if now < self._look_again_at:
+            return
+        self._look_again_at = now + LOOK_INTERVAL_S
+        with self._lock:
+            waiting = [ticket for ticket in self._unanswered if not ticket.sequences]
+        for ticket in waiting:
+            if ticket.cancelled:
+                self._answer(ticket, cancelled_error())
+            elif now >= ticket.deadline:
+                self._answer(ticket, deadline_error())
+
+    def _is_unanswered(self, ticket: Ticket) -> bool:
+        with self._lock:
+            return ticket in self._unanswered
+
     def _report(self) -> None:
+        if self._stopping.is_set():  # closed meanwhile: gauges and heartbeat are not this thread's any more
+            return
         unanswered = len(self._unanswered)
         running = {self._owners[sequence] for sequence in self._scheduler.running}
         self._metrics.set(families.ACTIVE_SLOTS, len(self._scheduler.running), share=self._share)
@@ -221,7 +257,7 @@ class Engine:
     def _outcome_of(self, ticket: Ticket) -> Outcome:
         try:
             return outcome_of(ticket, self._checkpoint.processor.tokenizer)
-        except Exception:
+        except BaseException:
             _log.exception("an answer could not be built")
             return InternalError("the answer could not be built; the server's log has the cause")
 
@@ -230,7 +266,7 @@ class Engine:
         ticket.answered = True
         try:
             ticket.on_outcome(outcome)
-        except Exception as error:
+        except BaseException as error:
             _log.critical("an answer could not be sent", exc_info=True)
             self._unsent = self._unsent or error
             self._inbox.put(None)

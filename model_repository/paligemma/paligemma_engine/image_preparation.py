@@ -1,16 +1,14 @@
 """From a decoded image to pixel values: exactly what the checkpoint's own image processor makes of it, sooner."""
 
 import hashlib
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from paligemma_engine.prepared import PreparedImage
+from paligemma_engine.prepared import LEVELS, PreparedImage
 
-_LEVELS: Final = 256  # of an 8-bit channel
 _PROBE_SIZE: Final = (301, 211)
 
 
@@ -31,12 +29,12 @@ class ImagePreparer:
 
     def __call__(self, image: Image.Image) -> PreparedImage:
         """Prepares an RGB image."""
-        resized = np.asarray(image.resize(self._size, self._processor.resample))
+        resized = np.array(image.resize(self._size, self._processor.resample))  # a copy: PyTorch wants it writable
         original_hw = (image.height, image.width)
         if self._is_exact:
-            return PreparedImage(resized, original_hw, _digest(resized), partial(self._look_up, resized))
+            return PreparedImage(resized, original_hw, _digest(resized), self._table)
         values = np.ascontiguousarray(self._ask(image))
-        return PreparedImage(resized, original_hw, _digest(values), lambda: values)
+        return PreparedImage(resized, original_hw, _digest(values), values)
 
     def _look_up(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         return np.stack([self._table[channel][pixels[..., channel]] for channel in range(len(self._table))])
@@ -48,12 +46,12 @@ class ImagePreparer:
     def _read_table(self) -> NDArray[np.float32]:
         """float32[3, 256]: what each level of each channel becomes, from a picture that holds them all."""
         width, height = self._size
-        levels = (np.arange(width * height) % _LEVELS).astype(np.uint8).reshape(height, width)
+        levels = (np.arange(width * height) % LEVELS).astype(np.uint8).reshape(height, width)
         values = self._ask(Image.fromarray(levels).convert("RGB"))
-        return values.reshape(len(values), -1)[:, :_LEVELS].copy()
+        return values.reshape(len(values), -1)[:, :LEVELS].copy()
 
     def _is_exact_on_noise(self) -> bool:
-        noise = np.random.default_rng(0).integers(0, _LEVELS, (*_PROBE_SIZE, 3), np.uint8)
+        noise = np.random.default_rng(0).integers(0, LEVELS, (*_PROBE_SIZE, 3), np.uint8)
         image = Image.fromarray(noise)
         resized = np.asarray(image.resize(self._size, self._processor.resample))
         return np.array_equal(self._look_up(resized), self._ask(image))

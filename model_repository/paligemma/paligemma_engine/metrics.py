@@ -145,6 +145,8 @@ class EngineMetrics:
     def _changed_gauges(self) -> list[Sample]:
         with self._lock:
             removed, self._removed = self._removed, []
+            for sample in removed:  # one that was set again since then is published after the 0
+                self._published_gauges.pop((sample.family, tuple(sample.labels.items())), None)
             gauges = {series: sum(shares.values()) for series, shares in self._gauges.items()}
         changed = [
             Sample(family, value, dict(labels))

@@ -4,7 +4,7 @@ import time
 
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.config import EngineConfig
-from paligemma_engine.errors import Cancelled, InvalidArgument, ModelNotAllowed
+from paligemma_engine.errors import InvalidArgument, ModelNotAllowed
 from paligemma_engine.image_preparation import ImagePreparer
 from paligemma_engine.images import ImageLimits, configure_pillow, decode_image
 from paligemma_engine.prepared import PreparedPrompt
@@ -13,7 +13,7 @@ from paligemma_engine.prompts import TargetPrompt, Task, split_prompt
 from paligemma_engine.records import Request
 from paligemma_engine.repeats import RepeatDetector
 from paligemma_engine.sequence import Sequence
-from paligemma_engine.ticket import Ticket, deadline_error
+from paligemma_engine.ticket import Ticket, cancelled_error, deadline_error
 
 
 class Planner:
@@ -33,7 +33,7 @@ class Planner:
             EngineError: the request is refused.
         """
         if ticket.cancelled:
-            raise Cancelled("the caller went away")
+            raise cancelled_error()
         if time.monotonic() >= ticket.deadline:
             raise deadline_error()
         self._check_model(ticket.request)

@@ -1,12 +1,14 @@
 """What a prefill is given."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from paligemma_engine.prompts import TargetPrompt
+
+LEVELS: Final = 256  # of an 8-bit channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,19 +18,16 @@ class PreparedImage:
     Attributes:
         input_image: uint8[R, R, 3], resized as the checkpoint's processor does.
         original_hw: height and width of the user's image, upright.
-        digest: of what pixel_values are made from; equal pictures have equal ones.
-        make_pixel_values: computes them. A picture waits for its prefill as 8-bit pixels, a quarter of the size.
+        digest: of the picture; equal pictures have equal ones.
+        normalized: how its pixels become the model's numbers. As a float32[3, 256] the number that each 8-bit level of
+            each channel becomes, so that a picture waits for its prefill in a quarter of the size; as a
+            float32[3, R, R] the numbers themselves, from a processor that does more than that.
     """
 
     input_image: NDArray[np.uint8]
     original_hw: tuple[int, int]
     digest: bytes
-    make_pixel_values: Callable[[], NDArray[np.float32]]
-
-    @property
-    def pixel_values(self) -> NDArray[np.float32]:
-        """float32[3, R, R], normalised as the checkpoint's processor does; computed anew each time."""
-        return self.make_pixel_values()
+    normalized: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from paligemma_engine.image_features import ImageFeatures
 from paligemma_engine.metrics import IMAGE_FEATURES, EngineMetrics
 from paligemma_engine.picking import Picker
 from paligemma_engine.prefill_step import PrefillInputs, PrefillStep
-from paligemma_engine.prepared import PreparedImage, PreparedPrompt
+from paligemma_engine.prepared import LEVELS, PreparedImage, PreparedPrompt
 from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS, slot_length, tokenize_prompt
 from paligemma_engine.prompts import split_prompt
 from paligemma_engine.read_back import ReadBack, RunningStep
@@ -163,8 +163,8 @@ class ModelRunner:
         """Runs everything once, so that no request pays for a first time."""
         size: Any = self._checkpoint.processor.image_processor.size
         height, width = size["height"], size["width"]
-        no_values = np.zeros((3, height, width), np.float32)
-        blank = PreparedImage(np.zeros((height, width, 3), np.uint8), (height, width), b"", lambda: no_values)
+        no_pixels = np.zeros((height, width, 3), np.uint8)
+        blank = PreparedImage(no_pixels, (height, width), b"", np.zeros((3, LEVELS), np.float32))
         asked = split_prompt("segment cat")[0]
         with torch.inference_mode(), on_device(self._device), unlimited():
             self._prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))

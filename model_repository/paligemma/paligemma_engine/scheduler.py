@@ -130,6 +130,8 @@ class Scheduler:
         self._admit()
         if self._running:
             self._step()
+        if not self._running:
+            self._unread.clear()  # all that they were for has ended
         finished, self._finished = self._finished, []
         return finished
 
@@ -176,8 +178,6 @@ class Scheduler:
         started = self._clock()
         step = self._runner.decode(self._running.keys())
         self._follow(_Unread(step, dict(self._running), self._clock() - started, is_prefill=False))
-        if not self._running:
-            self._unread.clear()  # all that they were for has ended
 
     def _follow(self, newest: _Unread) -> None:
         """Reads what is not to stay unread any longer."""

@@ -35,5 +35,6 @@ class Sender:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
-            except Exception:
+            except BaseException:  # a panic of a library in Rust, say: who comes later must get an answer
                 _log.exception("a job of the sender failed")
+            del job  # a request must not stay in memory until the next one comes

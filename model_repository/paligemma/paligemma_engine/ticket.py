@@ -86,13 +86,18 @@ def outcome_of(ticket: Ticket, tokenizer: Any) -> Outcome:
 def _failure(ticket: Ticket) -> EngineError:
     reasons = {sequence.finish_reason for sequence in ticket.sequences}
     if FinishReason.CANCELLED in reasons:
-        return Cancelled("the caller went away")
+        return cancelled_error()
     if FinishReason.DEADLINE in reasons:
         return deadline_error()
     for sequence in ticket.sequences:
         if isinstance(sequence.error, EngineError):
             return sequence.error
     return InternalError("the request failed; the server's log has the cause")
+
+
+def cancelled_error() -> Cancelled:
+    """What a request is answered with whose caller has gone."""
+    return Cancelled("the caller went away")
 
 
 def deadline_error() -> DeadlineExceeded:
