@@ -22,6 +22,7 @@ from paligemma_engine.prepared import PreparedImage, PreparedPrompt
 from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS, slot_length, tokenize_prompt
 from paligemma_engine.prompts import split_prompt
 from paligemma_engine.read_back import ReadBack, RunningStep
+from paligemma_engine.rms_norm import ready_norms
 from paligemma_engine.scheduler import DeviceLost
 from paligemma_engine.slot_cache import SlotCache
 from paligemma_engine.vision_step import VisionStep
@@ -69,6 +70,7 @@ class ModelRunner:
         self._state = SlotState.allocate(slots, self._device)
         self._execution = execution or Execution()
         use_attention(checkpoint.model.model.language_model, self._execution.attention)
+        ready_norms(checkpoint.model.model.language_model)
         if self._execution.compiled is Compiled.LAYERS:
             compile_layers(checkpoint.model, self._picker)
         with on_device(self._device):
