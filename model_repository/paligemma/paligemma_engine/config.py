@@ -27,7 +27,7 @@ class EngineConfig:
         models_dir: weights, and the hub's cache under `huggingface/`.
         hf_token: token for gated checkpoints, None for none; a secret, never logged.
         device: a torch device, such as `cpu` or `cuda:0`.
-        dtype: `auto` is bfloat16 on a GPU and float32 on the CPU.
+        dtype: what weights are loaded and steps computed in; `auto`: as dtypes.py decides.
         quantization: `8bit` or `4bit` weights in the text model, or `off`; dtype is what is computed in.
         max_slots: rows of the decode batch, that is, how many sequences run at once; None: as memory_plan.py decides.
         max_pending: requests that may wait beyond those that run.

@@ -1,5 +1,6 @@
 """Loads a PaliGemma checkpoint with transformers."""
 
+import logging
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -11,9 +12,13 @@ from transformers.utils import logging as transformers_logging
 from paligemma_engine import quantization
 from paligemma_engine.adapter import merge
 from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine.checkpoint_files import text_model_of
 from paligemma_engine.config import EngineConfig
+from paligemma_engine.dtypes import choose_dtype, dtype_warning
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.vocabulary import Vocabulary
+
+_log = logging.getLogger(__name__)
 
 # transformers switches weight tying off in its classes, for the whole process, while it loads.
 _one_load_at_a_time: Final = threading.Lock()
@@ -43,16 +48,20 @@ def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None)
 def _load_model(config: EngineConfig, folder: Path, adapter: Path | None) -> Any:
     """The model on its device, the adapter merged; where it is quantised, their sum is, not the base alone."""
     quantized = quantization.arguments(config, folder)
+    dtype = torch_dtype(config, folder)
+    if warning := dtype_warning(config.dtype, text_model=text_model_of(folder), capability=_capability(config)):
+        _log.warning("%s: %s", config.model_id, warning)
     if adapter is None:
-        model = _from_pretrained(config, folder, **quantized)
+        model = _from_pretrained(config, folder, dtype=dtype, **quantized)
     else:
         if quantization.is_quantized(folder):
             raise ModelFailed(f"{config.model_id} cannot be merged into a base that is quantised; name the original")
-        model = _from_pretrained(config, folder)
+        model = _from_pretrained(config, folder, dtype=dtype)
         merge(model, adapter)
         if quantized:
             generation_config = model.generation_config
-            model = _from_pretrained(config, None, config=model.config, state_dict=model.state_dict(), **quantized)
+            whole = {"config": model.config, "state_dict": model.state_dict()}
+            model = _from_pretrained(config, None, dtype=dtype, **whole, **quantized)
             model.generation_config = generation_config
     return model if quantized else model.to(config.device)
 
@@ -61,7 +70,6 @@ def _from_pretrained(config: EngineConfig, folder: Path | None, /, **arguments: 
     with _one_load_at_a_time:
         model, report = PaliGemmaForConditionalGeneration.from_pretrained(
             folder,
-            dtype=torch_dtype(config),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -74,13 +82,18 @@ def _from_pretrained(config: EngineConfig, folder: Path | None, /, **arguments: 
     return model
 
 
-def torch_dtype(config: EngineConfig) -> torch.dtype:
-    """The dtype to load weights in."""
-    name = config.dtype
-    if name == "auto":
-        name = "float32" if config.device == "cpu" else "bfloat16"
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
+def torch_dtype(config: EngineConfig, folder: Path) -> torch.dtype:
+    """The dtype to load a checkpoint's weights in.
+
+    Raises:
+        ModelFailed: the dtype that is set does not suit the checkpoint.
+    """
+    return choose_dtype(config.dtype, text_model=text_model_of(folder), capability=_capability(config))
+
+
+def _capability(config: EngineConfig) -> tuple[int, int] | None:
+    device = torch.device(config.device)
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
 
 
 def to_checkpoint(model_id: str, model: Any, processor: Any) -> Checkpoint:
