@@ -9,6 +9,7 @@ DEFAULT_MODEL_ID: Final = "google/paligemma2-3b-mix-448"
 HUB_CACHE_FOLDER: Final = "huggingface"
 HF_TOKEN_SECRET: Final = Path("/run/secrets/hf_token")
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
+CUDA_GRAPHS: Final = ("auto", "on", "off")
 QUANTIZATIONS: Final = ("off", "8bit", "4bit")
 FEATURE_CACHE_BYTES_ON_CPU: Final = 64_000_000
 FEATURE_CACHE_BYTES_ON_GPU: Final = 256_000_000  # some 50 pictures of the 3B at 448 px
@@ -33,7 +34,7 @@ class EngineConfig:
         max_pending: requests that may wait beyond those that run.
         max_new_tokens: what a request may ask for, and what it gets when it asks for nothing.
         feature_cache_bytes: how much of the vision tower's output is kept for further prompts on the same pictures.
-        cuda_graphs: whether steps on a GPU are captured in CUDA graphs.
+        cuda_graphs: whether steps on a GPU are captured in CUDA graphs; `auto`: where that works.
         compile: whether torch.compile fuses the steps.
         grammar: whether `segment` and `detect` answers are kept well-formed while they are generated.
         max_image_bytes: size of an encoded image.
@@ -54,7 +55,7 @@ class EngineConfig:
     max_pending: int = 256
     max_new_tokens: int = 256
     feature_cache_bytes: int = FEATURE_CACHE_BYTES_ON_CPU
-    cuda_graphs: bool = True
+    cuda_graphs: str = "auto"
     compile: bool = False
     grammar: bool = True
     max_image_bytes: int = 20_000_000
@@ -84,7 +85,7 @@ class EngineConfig:
             max_pending=_count(environ, "MAX_PENDING", default.max_pending),
             max_new_tokens=_count(environ, "MAX_NEW_TOKENS", default.max_new_tokens),
             feature_cache_bytes=_count(environ, "FEATURE_CACHE_BYTES", default.feature_cache_bytes, auto=True, least=0),
-            cuda_graphs=_switch(environ, "CUDA_GRAPHS", default.cuda_graphs),
+            cuda_graphs=_choice(environ, "CUDA_GRAPHS", CUDA_GRAPHS, default.cuda_graphs),
             compile=_switch(environ, "COMPILE", default.compile),
             grammar=_switch(environ, "GRAMMAR", default.grammar),
             max_image_bytes=_count(environ, "MAX_IMAGE_BYTES", default.max_image_bytes),

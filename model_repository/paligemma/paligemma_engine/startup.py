@@ -18,7 +18,7 @@ from paligemma_engine.compilation import prepare_compiler
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.engine import Engine
 from paligemma_engine.errors import ModelFailed
-from paligemma_engine.execution import Execution
+from paligemma_engine.execution import CudaGraphs, Execution
 from paligemma_engine.hub import find_checkpoint
 from paligemma_engine.loading import load_folder, torch_dtype
 from paligemma_engine.memory import free_gpu_bytes, release_memory
@@ -134,7 +134,7 @@ def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:
         return Execution.compiled_on_cpu() if compiled else Execution()
     shared_memory_bytes = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
     return Execution.on_gpu(
-        cuda_graphs=config.cuda_graphs and graphs_allowed,
+        cuda_graphs=CudaGraphs(config.cuda_graphs) if graphs_allowed else CudaGraphs.OFF,
         compiled=compiled,
         fused_attention=shared_memory_bytes >= FUSED_ATTENTION_SHARED_MEMORY_BYTES,
     )
