@@ -14,26 +14,25 @@ BFLOAT16_CAPABILITY: Final = (8, 0)
 BEYOND_FLOAT16: Final = frozenset({"gemma2"})
 
 
-def choose_dtype(name: str, *, text_model: str, capability: tuple[int, int] | None) -> torch.dtype:
-    """The dtype for a setting.
-
-    Args:
-        name: `auto`, or a dtype's name.
-        text_model: transformers' name of the checkpoint's text model, such as `gemma2`.
-        capability: the GPU's compute capability; None for the CPU.
-
-    Raises:
-        ModelFailed: the text model's numbers do not fit the dtype; says what to set.
-    """
+def choose_dtype(name: str, *, capability: tuple[int, int] | None) -> torch.dtype:
+    """The dtype for a setting, `auto` or a dtype's name, and a GPU's compute capability, None for the CPU."""
     if name == AUTO:
         return torch.bfloat16 if _computes_in_bfloat16(capability) else torch.float32
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def require_range(name: str, *, text_model: str) -> None:
+    """Before a checkpoint is loaded; `text_model` is transformers' name of its text model, such as `gemma2`.
+
+    Raises:
+        ModelFailed: the text model's numbers exceed the dtype's range; says what to set.
+    """
     if name == "float16" and text_model in BEYOND_FLOAT16:
         raise ModelFailed(
             f"the text model ({text_model}) exceeds float16's range, and would answer nonsense; "
             "set DTYPE=bfloat16, or DTYPE=float32 on a GPU without bfloat16 arithmetic"
         )
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
 
 
 def dtype_warning(name: str, *, text_model: str, capability: tuple[int, int] | None) -> str | None:

@@ -14,7 +14,7 @@ from paligemma_engine.adapter import merge
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.checkpoint_files import text_model_of
 from paligemma_engine.config import EngineConfig
-from paligemma_engine.dtypes import choose_dtype, dtype_warning
+from paligemma_engine.dtypes import choose_dtype, dtype_warning, require_range
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.vocabulary import Vocabulary
 
@@ -47,21 +47,18 @@ def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None)
 
 def _load_model(config: EngineConfig, folder: Path, adapter: Path | None) -> Any:
     """The model on its device, the adapter merged; where it is quantised, their sum is, not the base alone."""
+    _check_dtype(config, folder)
     quantized = quantization.arguments(config, folder)
-    dtype = torch_dtype(config, folder)
-    if warning := dtype_warning(config.dtype, text_model=text_model_of(folder), capability=_capability(config)):
-        _log.warning("%s: %s", config.model_id, warning)
     if adapter is None:
-        model = _from_pretrained(config, folder, dtype=dtype, **quantized)
+        model = _from_pretrained(config, folder, **quantized)
     else:
         if quantization.is_quantized(folder):
             raise ModelFailed(f"{config.model_id} cannot be merged into a base that is quantised; name the original")
-        model = _from_pretrained(config, folder, dtype=dtype)
+        model = _from_pretrained(config, folder)
         merge(model, adapter)
         if quantized:
             generation_config = model.generation_config
-            whole = {"config": model.config, "state_dict": model.state_dict()}
-            model = _from_pretrained(config, None, dtype=dtype, **whole, **quantized)
+            model = _from_pretrained(config, None, config=model.config, state_dict=model.state_dict(), **quantized)
             model.generation_config = generation_config
     return model if quantized else model.to(config.device)
 
@@ -70,6 +67,7 @@ def _from_pretrained(config: EngineConfig, folder: Path | None, /, **arguments: 
     with _one_load_at_a_time:
         model, report = PaliGemmaForConditionalGeneration.from_pretrained(
             folder,
+            dtype=torch_dtype(config),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -82,13 +80,16 @@ def _from_pretrained(config: EngineConfig, folder: Path | None, /, **arguments: 
     return model
 
 
-def torch_dtype(config: EngineConfig, folder: Path) -> torch.dtype:
-    """The dtype to load a checkpoint's weights in.
+def _check_dtype(config: EngineConfig, folder: Path) -> None:
+    text_model = text_model_of(folder)
+    require_range(config.dtype, text_model=text_model)
+    if warning := dtype_warning(config.dtype, text_model=text_model, capability=_capability(config)):
+        _log.warning("%s: %s", config.model_id, warning)
 
-    Raises:
-        ModelFailed: the dtype that is set does not suit the checkpoint.
-    """
-    return choose_dtype(config.dtype, text_model=text_model_of(folder), capability=_capability(config))
+
+def torch_dtype(config: EngineConfig) -> torch.dtype:
+    """The dtype to load weights in."""
+    return choose_dtype(config.dtype, capability=_capability(config))
 
 
 def _capability(config: EngineConfig) -> tuple[int, int] | None:

@@ -120,7 +120,7 @@ def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMe
 def _require_room(config: EngineConfig, folder: Path) -> None:
     device = torch.device(config.device)
     if device.type == "cuda" and config.quantization == "off" and not is_quantized(folder):
-        require_room(weight_count(folder) * torch_dtype(config, folder).itemsize, free_bytes=free_gpu_bytes(device))
+        require_room(weight_count(folder) * torch_dtype(config).itemsize, free_bytes=free_gpu_bytes(device))
 
 
 def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:
