@@ -17,10 +17,12 @@ from paligemma_engine import EngineConfig, compilation
 from paligemma_engine.attention import additive_mask, fused_attention, grouped_attention
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.execution import Compiled, Execution
+from paligemma_engine.fused_tiles import FusedTiles, tiles_within
 from paligemma_engine.runner import ModelRunner
 from paligemma_engine.slot_cache import PrefillView, SlotCache
 
 SCALING, SOFTCAP = 0.25, 5.0
+SMALL_TILES = tiles_within(99 * 1024, head_dim=256, itemsize=2)  # as on an L4
 COMPILER_WARNING = "ignore:`torch.jit.script_method`:DeprecationWarning"
 
 
@@ -93,9 +95,13 @@ def test_a_compiled_prefill_does_not_copy_the_whole_cache() -> None:
 
 
 @pytest.mark.filterwarnings(COMPILER_WARNING)
+@pytest.mark.parametrize("tiles", [None, SMALL_TILES], ids=str)
 @pytest.mark.parametrize("queries", [1, 20])
-def test_fused_attention_equals_grouped_attention(queries: int) -> None:
-    """By the real compiler, on part of a longer cache, with rows of several lengths and scores beyond the softcap."""
+def test_fused_attention_equals_grouped_attention(queries: int, tiles: FusedTiles | None) -> None:
+    """By the real compiler, on part of a longer cache, with rows of several lengths and scores beyond the softcap.
+
+    A CPU takes no notice of tiles, but the compiler must be able to read them.
+    """
     rows, heads, kv_heads, length, head_dim = 2, 4, 2, 20, 16
     torch.manual_seed(0)
     query = 5 * torch.randn(rows, heads, queries, head_dim)
@@ -105,6 +111,6 @@ def test_fused_attention_equals_grouped_attention(queries: int) -> None:
     fused = torch.compile(fused_attention, fullgraph=True, dynamic=False)
     with torch.inference_mode():
         expected = grouped_attention(*arguments, scaling=SCALING, softcap=SOFTCAP)[0]
-        assert torch.allclose(fused(*arguments, scaling=SCALING, softcap=SOFTCAP)[0], expected, atol=1e-5)
+        assert torch.allclose(fused(*arguments, scaling=SCALING, softcap=SOFTCAP, tiles=tiles)[0], expected, atol=1e-5)
         unlike = grouped_attention(*arguments, scaling=SCALING, softcap=None)[0]
     assert not torch.allclose(unlike, expected, atol=1e-2)

@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from paligemma_engine.attention import FUSED_ATTENTION, GROUPED_ATTENTION
 from paligemma_engine.cuda_graph import Capture, CapturesSteps
+from paligemma_engine.fused_tiles import FusedTiles
 from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS
 
 SHORT_PROMPT_TOKENS: Final = 32  # a few words, as most prompts are
@@ -53,6 +54,7 @@ class Execution:
         compiled: what torch.compile fuses, if anything.
         attention: name of the text model's attention function. The fused one was slower on a CPU; where nothing is
             compiled it writes the scores out, too, and slowly.
+        tiles: of the fused attention; None: PyTorch's own.
     """
 
     steps_ahead: int = 0
@@ -62,6 +64,7 @@ class Execution:
     make_capture: Callable[[], CapturesSteps] = Capture
     compiled: Compiled | None = None
     attention: str = GROUPED_ATTENTION
+    tiles: FusedTiles | None = None
 
     @classmethod
     def compiled_on_cpu(cls) -> Self:
@@ -70,9 +73,14 @@ class Execution:
 
     @classmethod
     def on_gpu(
-        cls, *, cuda_graphs: CudaGraphs = CudaGraphs.AUTO, compiled: bool = False, fused_attention: bool = True
+        cls,
+        *,
+        cuda_graphs: CudaGraphs = CudaGraphs.AUTO,
+        compiled: bool = False,
+        fused_attention: bool = True,
+        tiles: FusedTiles | None = None,
     ) -> Self:
-        """What a GPU wants; attention is fused only where it is compiled."""
+        """What a GPU wants; attention is fused only where it is compiled, and where it fits."""
         return cls(
             steps_ahead=1,
             prompt_padding=PROMPT_PADDING,
@@ -80,12 +88,14 @@ class Execution:
             cuda_graphs=cuda_graphs,
             compiled=Compiled.LAYERS if compiled else None,
             attention=FUSED_ATTENTION if compiled and fused_attention else GROUPED_ATTENTION,
+            tiles=tiles if compiled and fused_attention else None,
         )
 
     def __str__(self) -> str:
         compiled = f"compiled by {self.compiled.name.lower()}" if self.compiled else "not compiled"
         captured = "not captured" if self.cuda_graphs is CudaGraphs.OFF else "captured"
-        return f"{self.attention} attention, {compiled}, {captured}"
+        tiles = f" (tiles {self.tiles})" if self.tiles else ""
+        return f"{self.attention} attention{tiles}, {compiled}, {captured}"
 
     def length_buckets(self, max_length: int) -> list[int]:
         """The numbers of positions that decode steps are built for."""

@@ -73,7 +73,7 @@ class ModelRunner:
         )
         self._state = SlotState.allocate(slots, self._device)
         self._execution = execution or Execution()
-        use_attention(checkpoint.model.model.language_model, self._execution.attention)
+        use_attention(checkpoint.model.model.language_model, self._execution.attention, self._execution.tiles)
         ready_norms(checkpoint.model.model.language_model)
         if self._execution.compiled is Compiled.LAYERS:
             compile_layers(checkpoint.model, self._picker)
