@@ -103,6 +103,7 @@ class ServedModel:
             max_slots=slots or settings.max_slots,
             max_new_tokens=NEW_TOKENS,
             grammar=False,
+            cuda_graphs="off" if settings.cuda_graphs == "off" else "on",  # what is reported is what ran
         )
         self._clock = clock
         self._checkpoint: Checkpoint = to_checkpoint(self._config.model_id, model, processor)

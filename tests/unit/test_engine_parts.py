@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import huggingface_hub
 import numpy as np
 import pytest
-import torch
 from engines import demo_checkpoint, load_checkpoint
 
 from paligemma_engine import Answer, EngineConfig, EngineMetrics, to_tensors
@@ -16,7 +15,6 @@ from paligemma_engine.config import ConfigError
 from paligemma_engine.cpu_threads import CpuThreads
 from paligemma_engine.errors import EngineError, HubFailed, ModelFailed, ModelNotFound
 from paligemma_engine.execution import Execution, row_buckets
-from paligemma_engine.loading import torch_dtype
 from paligemma_engine.records import TargetAnswer, Token
 from paligemma_engine.vocabulary import TokenClass, Vocabulary
 
@@ -66,13 +64,6 @@ class TestConfig:
         assert EngineConfig.from_env(environ).hf_token == "from-env"
         assert EngineConfig.from_env({**environ, "HF_TOKEN": " "}).hf_token == "from-file"
         assert EngineConfig.from_env({"HF_TOKEN_PATH": str(tmp_path / "nowhere")}).hf_token is None
-
-    @pytest.mark.parametrize(
-        ("dtype", "device", "expected"),
-        [("auto", "cpu", torch.float32), ("auto", "cuda:0", torch.bfloat16), ("float16", "cpu", torch.float16)],
-    )
-    def test_dtype(self, dtype: str, device: str, expected: torch.dtype) -> None:
-        assert torch_dtype(EngineConfig(dtype=dtype, device=device)) is expected
 
 
 class TestVocabulary:

@@ -15,7 +15,8 @@ from demo_training.names import COLOURS
 from paligemma_engine import EngineConfig, EngineMetrics, compilation
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.decode_step import DecodeStep
-from paligemma_engine.execution import Execution
+from paligemma_engine.execution import CudaGraphs, Execution
+from paligemma_engine.fused_tiles import tiles_within
 from paligemma_engine.image_preparation import ImagePreparer
 from paligemma_engine.prefill_step import PrefillStep
 from paligemma_engine.prepared import PreparedPrompt
@@ -151,7 +152,8 @@ def test_as_compiled_on_a_gpu(
     )
     case = make_case(tmp_path, "random", max_new_tokens=RANDOM_NEW_TOKENS, count=40)
     assert len({tuple(reference.token_ids) for reference in case.references}) > 10
-    execution = Execution.on_gpu(cuda_graphs=False, compiled=True)
+    tiles = tiles_within(99 * 1024, head_dim=256, itemsize=2) if generation == 2 else None
+    execution = Execution.on_gpu(cuda_graphs=CudaGraphs.OFF, compiled=True, tiles=tiles)
     assert_equal(case, run(case, slots=4, count=40, execution=execution))
 
 

@@ -4,6 +4,8 @@ Two functions that answer the same: `grouped` runs anywhere; `fused` never write
 torch.compile makes one kernel of it.
 """
 
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, Final
 
 import torch
@@ -12,19 +14,31 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
+from paligemma_engine.fused_tiles import FusedTiles
+
 GROUPED_ATTENTION: Final = "grouped"
 FUSED_ATTENTION: Final = "fused"
 _KEY_BLOCK: Final = 128
 
 
-def use_attention(language_model: Any, name: str) -> None:
-    """Makes transformers' text model use one of the two.
+def use_attention(language_model: Any, name: str, tiles: FusedTiles | None = None) -> None:
+    """Makes transformers' text model use one of the two; `tiles` are the fused one's, None: PyTorch's own.
 
     A mask function belongs to each: without one, transformers passes the mask None, silently.
     """
-    AttentionInterface.register(name, _FUNCTIONS[name])
+    function: Callable[..., Any] = grouped_attention if name == GROUPED_ATTENTION else fused_attention
+    if tiles is not None:
+        # A name of its own: transformers looks functions up by name, for all checkpoints in the process.
+        name, function = f"{name}_{tiles}", _fused_with(tiles)
+    AttentionInterface.register(name, function)
     AttentionMaskInterface.register(name, eager_mask)
     language_model.set_attn_implementation(name)
+
+
+@cache
+def _fused_with(tiles: FusedTiles) -> Callable[..., Any]:
+    """The same function for the same tiles: the compiler would take another one for a reason to compile anew."""
+    return partial(fused_attention, tiles=tiles)
 
 
 def grouped_attention(
@@ -74,9 +88,10 @@ def fused_attention(
     *,
     scaling: float,
     softcap: float | None = None,
+    tiles: FusedTiles | None = None,
     **_unused: Any,
 ) -> tuple[torch.Tensor, None]:
-    """As `grouped_attention`, with an attention_mask [B, 1, 1, L], the same for all queries."""
+    """As `grouped_attention`, with an attention_mask [B, 1, 1, L], the same for all queries, in `tiles` on a GPU."""
 
     def softcapped_and_masked(
         score: torch.Tensor, row: torch.Tensor, _head: torch.Tensor, _query: torch.Tensor, position: torch.Tensor
@@ -85,14 +100,17 @@ def fused_attention(
             score = torch.tanh(score / softcap) * softcap
         return score if attention_mask is None else score + attention_mask[row, 0, 0, position]
 
+    decoding = query.shape[2] == 1
+    tiles_now = None if tiles is None else tiles.decode if decoding else tiles.prefill
     output = flex_attention(
         query,
         key,
         value,
         score_mod=softcapped_and_masked,
-        block_mask=_all_blocks(key.shape[2], key.device) if query.shape[2] == 1 else None,
+        block_mask=_all_blocks(key.shape[2], key.device) if decoding else None,
         scale=scaling,
         enable_gqa=True,
+        kernel_options=None if tiles_now is None else tiles_now.kernel_options,
     )
     return output.transpose(1, 2).contiguous(), None
 
@@ -108,9 +126,6 @@ def _all_blocks(length: int, device: torch.device) -> BlockMask:
         seq_lengths=(1, length),
         compute_q_blocks=False,
     )
-
-
-_FUNCTIONS: Final = {GROUPED_ATTENTION: grouped_attention, FUSED_ATTENTION: fused_attention}
 
 
 def additive_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -16,6 +16,7 @@ WEIGHTS_INDEX: Final = "model.safetensors.index.json"  # of a sharded checkpoint
 ADAPTER_CONFIG: Final = "adapter_config.json"  # of a LoRA adapter in PEFT's format, which has no config.json
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 MODEL_TYPE: Final = "paligemma"  # PaliGemma 1 and 2 alike; they differ in their text model
+DEFAULT_TEXT_MODEL: Final = "gemma"  # transformers' own, where a config.json names none
 
 
 def is_adapter(folder: Path) -> bool:
@@ -47,6 +48,11 @@ def check_architecture(name: str, folder: Path) -> None:
     model_type = read_json(folder / CONFIG).get("model_type")
     if model_type != MODEL_TYPE:
         raise ModelFailed(f"{name} is a {model_type} checkpoint; this server serves PaliGemma")
+
+
+def text_model_of(folder: Path) -> str:
+    """Transformers' name of a checkpoint's text model: `gemma` in PaliGemma 1, `gemma2` in PaliGemma 2."""
+    return str(read_json(folder / CONFIG).get("text_config", {}).get("model_type", DEFAULT_TEXT_MODEL))
 
 
 def missing_weights(folder: Path) -> str | None:

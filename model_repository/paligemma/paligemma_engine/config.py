@@ -10,6 +10,7 @@ DEFAULT_MODEL_ID: Final = "google/paligemma2-3b-mix-448"
 HUB_CACHE_FOLDER: Final = "huggingface"
 HF_TOKEN_SECRET: Final = Path("/run/secrets/hf_token")
 DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
+CUDA_GRAPHS: Final = ("auto", "on", "off")
 QUANTIZATIONS: Final = ("off", "8bit", "4bit")
 MIN_PREPARATION_WORKERS: Final = 2
 MAX_PREPARATION_WORKERS: Final = 8
@@ -36,14 +37,14 @@ class EngineConfig:
         models_dir: weights, and the hub's cache under `huggingface/`.
         hf_token: token for gated checkpoints, None for none; a secret, never logged.
         device: a torch device, such as `cpu` or `cuda:0`.
-        dtype: `auto` is bfloat16 on a GPU and float32 on the CPU.
+        dtype: what weights are loaded and steps computed in; `auto`: as dtypes.py decides.
         quantization: `8bit` or `4bit` weights in the text model, or `off`; dtype is what is computed in.
         max_slots: rows of the decode batch, that is, how many sequences run at once; None: as memory_plan.py decides.
         max_pending: requests that may wait beyond those that run.
         max_new_tokens: what a request may ask for, and what it gets when it asks for nothing.
         preparation_workers: how many images are decoded and prompts tokenized at once; each holds a decoded image.
         feature_cache_bytes: how much of the vision tower's output is kept for further prompts on the same pictures.
-        cuda_graphs: whether steps on a GPU are captured in CUDA graphs.
+        cuda_graphs: whether steps on a GPU are captured in CUDA graphs; `auto`: where that works.
         compile: whether torch.compile fuses the steps.
         grammar: whether `segment` and `detect` answers are kept well-formed while they are generated.
         max_image_bytes: size of an encoded image.
@@ -65,7 +66,7 @@ class EngineConfig:
     max_new_tokens: int = 256
     preparation_workers: int = field(default_factory=default_preparation_workers)
     feature_cache_bytes: int = FEATURE_CACHE_BYTES_ON_CPU
-    cuda_graphs: bool = True
+    cuda_graphs: str = "auto"
     compile: bool = False
     grammar: bool = True
     max_image_bytes: int = 20_000_000
@@ -96,7 +97,7 @@ class EngineConfig:
             max_new_tokens=_count(environ, "MAX_NEW_TOKENS", default.max_new_tokens),
             preparation_workers=_count(environ, "PREPARATION_WORKERS", default.preparation_workers, auto=True),
             feature_cache_bytes=_count(environ, "FEATURE_CACHE_BYTES", default.feature_cache_bytes, auto=True, least=0),
-            cuda_graphs=_switch(environ, "CUDA_GRAPHS", default.cuda_graphs),
+            cuda_graphs=_choice(environ, "CUDA_GRAPHS", CUDA_GRAPHS, default.cuda_graphs),
             compile=_switch(environ, "COMPILE", default.compile),
             grammar=_switch(environ, "GRAMMAR", default.grammar),
             max_image_bytes=_count(environ, "MAX_IMAGE_BYTES", default.max_image_bytes),

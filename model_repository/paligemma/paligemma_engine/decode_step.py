@@ -77,6 +77,17 @@ class DecodeStep(nn.Module):
         self.state.positions.add_(1).clamp_(max=self.last_position)  # a slot that nobody uses must not run off its row
         return token_ids, logprobs
 
+    def rehearse(self, number: int) -> None:
+        """Puts made-up tokens and positions into all rows, so that runs can be compared; no slot may be occupied.
+
+        Each number, from 0, stands for other ones.
+        """
+        rows = len(self.state.positions)
+        row = torch.arange(rows, device=self.state.positions.device)
+        self.state.token_ids.copy_(row + 1 + number)
+        self.state.positions.copy_((row + 1) * self.last_position // (rows + 1 + number))
+        self.state.grammar_states.zero_()
+
     def _masks(self, positions: torch.Tensor) -> Any:
         """Additive masks [rows, 1, 1, L] from the positions; by layer type where the model has a sliding window."""
         written = self.key_positions <= positions

@@ -1,14 +1,29 @@
 """How the model's steps are run: what a GPU wants otherwise than a CPU."""
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
 
 from paligemma_engine.attention import FUSED_ATTENTION, GROUPED_ATTENTION
+from paligemma_engine.cuda_graph import Capture, CapturesSteps
+from paligemma_engine.fused_tiles import FusedTiles
 from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS
 
 SHORT_PROMPT_TOKENS: Final = 32  # a few words, as most prompts are
 PROMPT_PADDING: Final = (SHORT_PROMPT_TOKENS, MAX_PROMPT_TOKENS)
+
+
+class CudaGraphs(enum.StrEnum):
+    """Whether steps on a GPU are captured, so that one launch starts all of their kernels.
+
+    AUTO: where that works; a step whose graph fails or answers differently runs without one.
+    ON: always; where one cannot be captured, the model does not start.
+    """
+
+    OFF = enum.auto()
+    AUTO = enum.auto()
+    ON = enum.auto()
 
 
 class Compiled(enum.Enum):
@@ -34,18 +49,22 @@ class Execution:
         length_step: decode steps are built for rows seen to a multiple of this; None: to their end. On the CPU
             attention over empty positions is what costs; on a GPU each length would be one more graph to capture, and
             most positions are the image's anyway.
-        cuda_graphs: whether steps are captured, so that one launch starts all of their kernels.
+        cuda_graphs: whether steps are captured.
+        make_capture: what captures the steps of one runner.
         compiled: what torch.compile fuses, if anything.
         attention: name of the text model's attention function. The fused one was slower on a CPU; where nothing is
             compiled it writes the scores out, too, and slowly.
+        tiles: of the fused attention; None: PyTorch's own.
     """
 
     steps_ahead: int = 0
     prompt_padding: tuple[int, ...] = ()
     length_step: int | None = 64
-    cuda_graphs: bool = False
+    cuda_graphs: CudaGraphs = CudaGraphs.OFF
+    make_capture: Callable[[], CapturesSteps] = Capture
     compiled: Compiled | None = None
     attention: str = GROUPED_ATTENTION
+    tiles: FusedTiles | None = None
 
     @classmethod
     def compiled_on_cpu(cls) -> Self:
@@ -53,8 +72,15 @@ class Execution:
         return cls(prompt_padding=PROMPT_PADDING, length_step=None, compiled=Compiled.STEPS)
 
     @classmethod
-    def on_gpu(cls, *, cuda_graphs: bool = True, compiled: bool = False, fused_attention: bool = True) -> Self:
-        """What a GPU wants; attention is fused only where it is compiled."""
+    def on_gpu(
+        cls,
+        *,
+        cuda_graphs: CudaGraphs = CudaGraphs.AUTO,
+        compiled: bool = False,
+        fused_attention: bool = True,
+        tiles: FusedTiles | None = None,
+    ) -> Self:
+        """What a GPU wants; attention is fused only where it is compiled, and where it fits."""
         return cls(
             steps_ahead=1,
             prompt_padding=PROMPT_PADDING,
@@ -62,11 +88,14 @@ class Execution:
             cuda_graphs=cuda_graphs,
             compiled=Compiled.LAYERS if compiled else None,
             attention=FUSED_ATTENTION if compiled and fused_attention else GROUPED_ATTENTION,
+            tiles=tiles if compiled and fused_attention else None,
         )
 
     def __str__(self) -> str:
         compiled = f"compiled by {self.compiled.name.lower()}" if self.compiled else "not compiled"
-        return f"{self.attention} attention, {compiled}, {'' if self.cuda_graphs else 'not '}captured"
+        captured = "not captured" if self.cuda_graphs is CudaGraphs.OFF else "captured"
+        tiles = f" (tiles {self.tiles})" if self.tiles else ""
+        return f"{self.attention} attention{tiles}, {compiled}, {captured}"
 
     def length_buckets(self, max_length: int) -> list[int]:
         """The numbers of positions that decode steps are built for."""

@@ -1,5 +1,6 @@
 """Loads a PaliGemma checkpoint with transformers."""
 
+import logging
 import threading
 from pathlib import Path
 from typing import Any, Final
@@ -11,9 +12,13 @@ from transformers.utils import logging as transformers_logging
 from paligemma_engine import quantization
 from paligemma_engine.adapter import merge
 from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine.checkpoint_files import text_model_of
 from paligemma_engine.config import EngineConfig
+from paligemma_engine.dtypes import choose_dtype, dtype_warning, require_range
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.vocabulary import Vocabulary
+
+_log = logging.getLogger(__name__)
 
 # transformers switches weight tying off in its classes, for the whole process, while it loads.
 _one_load_at_a_time: Final = threading.Lock()
@@ -42,6 +47,7 @@ def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None)
 
 def _load_model(config: EngineConfig, folder: Path, adapter: Path | None) -> Any:
     """The model on its device, the adapter merged; where it is quantised, their sum is, not the base alone."""
+    _check_dtype(config, folder)
     quantized = quantization.arguments(config, folder)
     if adapter is None:
         model = _from_pretrained(config, folder, **quantized)
@@ -74,13 +80,21 @@ def _from_pretrained(config: EngineConfig, folder: Path | None, /, **arguments: 
     return model
 
 
+def _check_dtype(config: EngineConfig, folder: Path) -> None:
+    text_model = text_model_of(folder)
+    require_range(config.dtype, text_model=text_model)
+    if warning := dtype_warning(config.dtype, text_model=text_model, capability=_capability(config)):
+        _log.warning("%s: %s", config.model_id, warning)
+
+
 def torch_dtype(config: EngineConfig) -> torch.dtype:
     """The dtype to load weights in."""
-    name = config.dtype
-    if name == "auto":
-        name = "float32" if config.device == "cpu" else "bfloat16"
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
+    return choose_dtype(config.dtype, capability=_capability(config))
+
+
+def _capability(config: EngineConfig) -> tuple[int, int] | None:
+    device = torch.device(config.device)
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else None
 
 
 def to_checkpoint(model_id: str, model: Any, processor: Any) -> Checkpoint:

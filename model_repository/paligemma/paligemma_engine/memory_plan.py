@@ -1,6 +1,10 @@
 """How many slots a GPU's free memory allows, decided when the weights are there and before the first request.
 
-free memory  =  slots x (its keys and values + its row of a step)  +  a prefill  +  image features  +  a margin
+free memory  =  slots x keys and values  +  runs x max(prefill, slots x row of a decode step)  +  features  +  margin
+
+Prefills and decode steps never run at once, and the graphs of all of them share memory (cuda_graph.py), the largest
+captured first: what counts is the step that needs most, not their sum. Where steps are captured it counts twice, for
+the same step also runs without its graph: before the capture, and to check the graph.
 """
 
 import logging
@@ -22,46 +26,74 @@ SLOTS_ON_GPU: Final = 32  # where they fit
 
 MARGIN_BYTES: Final = 1 << 30  # the libraries' own workspaces, graphs, fragments
 _FLOAT32_BYTES: Final = 4
-_PREFILLS: Final = 2  # for short and for long prompts; captured, each keeps memory of its own
+_RUNS_IF_CAPTURED: Final = 2  # in the graphs' memory, and outside of it
 _SCORE_COPIES: Final = 4  # of the attention's scores at the same moment: as they are, capped, masked, as weights
 _MLP_COPIES: Final = 3  # gate, up, their product
 _LOGIT_COPIES: Final = 5  # as computed, capped, float32, masked, exponentials
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
     """What an engine takes beside its weights, in bytes.
 
     Attributes:
         slot_bytes: keys and values of one slot.
-        row_bytes: what a decode step needs for each of its rows.
-        fixed_bytes: the longest prefill, image features, and a margin.
+        prefill_bytes: what the longest prefill needs while it runs. The vision tower needs less: its scores are not
+            written out, and the rest of it is narrower than the text model.
+        row_bytes: what a decode step needs for each of its rows while it runs.
+        runs: how often the step that needs most is to be counted.
+        fixed_bytes: image features, and a margin.
     """
 
     slot_bytes: int
+    prefill_bytes: int
     row_bytes: int
+    runs: int
     fixed_bytes: int
 
     @classmethod
-    def of(cls, text_config: Any, *, length: int, dtype: torch.dtype, feature_cache_bytes: int) -> Self:
-        """For slots of `length` positions of a text model; upper bounds, since what is alive at once is."""
-        layers, kv_heads, head_dim = (
-            text_config.num_hidden_layers,
-            text_config.num_key_value_heads,
-            text_config.head_dim,
-        )
-        scores = text_config.num_attention_heads * length**2 * _FLOAT32_BYTES * _SCORE_COPIES
-        mlp = length * text_config.intermediate_size * dtype.itemsize * _MLP_COPIES
+    def of(
+        cls,
+        text_config: Any,
+        *,
+        prompt_length: int,
+        max_new_tokens: int,
+        dtype: torch.dtype,
+        feature_cache_bytes: int,
+        captured: bool,
+    ) -> Self:
+        """For slots of `prompt_length + max_new_tokens` positions of a text model; upper bounds of what lives at once.
+
+        Args:
+            text_config: its configuration.
+            prompt_length: the longest prompt, the image's tokens included.
+            max_new_tokens: the longest answer.
+            dtype: what is computed in, and kept.
+            feature_cache_bytes: as in the settings.
+            captured: whether steps are captured in graphs.
+        """
+        position_bytes = 2 * text_config.num_key_value_heads * text_config.head_dim * dtype.itemsize
+        scores = text_config.num_attention_heads * prompt_length**2 * _FLOAT32_BYTES * _SCORE_COPIES
+        mlp = prompt_length * text_config.intermediate_size * dtype.itemsize * _MLP_COPIES
         return cls(
-            slot_bytes=2 * layers * kv_heads * length * head_dim * dtype.itemsize,
-            # Each captured row bucket keeps its own: 1 + 2 + 4 + ... rows, less than twice the slots.
-            row_bytes=2 * text_config.vocab_size * _FLOAT32_BYTES * _LOGIT_COPIES,
-            fixed_bytes=_PREFILLS * (scores + mlp) + feature_cache_bytes + MARGIN_BYTES,
+            slot_bytes=text_config.num_hidden_layers * position_bytes * (prompt_length + max_new_tokens),
+            prefill_bytes=scores + mlp,
+            row_bytes=text_config.vocab_size * _FLOAT32_BYTES * _LOGIT_COPIES,
+            runs=_RUNS_IF_CAPTURED if captured else 1,
+            fixed_bytes=feature_cache_bytes + MARGIN_BYTES,
         )
+
+    def for_slots(self, slots: int) -> int:
+        """What so many slots take."""
+        running = max(self.prefill_bytes, slots * self.row_bytes)
+        return slots * self.slot_bytes + self.runs * running + self.fixed_bytes
 
     def slots_within(self, free_bytes: int) -> int:
         """How many slots fit."""
-        return max(0, (free_bytes - self.fixed_bytes) // (self.slot_bytes + self.row_bytes))
+        rest = free_bytes - self.fixed_bytes
+        beside_a_prefill = (rest - self.runs * self.prefill_bytes) // self.slot_bytes
+        with_their_rows = rest // (self.slot_bytes + self.runs * self.row_bytes)
+        return max(0, min(beside_a_prefill, with_their_rows))
 
 
 def require_room(weight_bytes: int, *, free_bytes: int) -> None:
@@ -87,9 +119,11 @@ def plan_slots(config: EngineConfig, checkpoint: Checkpoint) -> int:
         return config.max_slots or SLOTS_ON_CPU
     need = MemoryNeed.of(
         checkpoint.model.config.get_text_config(),
-        length=slot_length(checkpoint, config.max_new_tokens),
+        prompt_length=slot_length(checkpoint, max_new_tokens=0),
+        max_new_tokens=config.max_new_tokens,
         dtype=checkpoint.model.lm_head.weight.dtype,
         feature_cache_bytes=config.feature_cache_bytes,
+        captured=config.cuda_graphs != "off" and not checkpoint.is_quantized,
     )
     free_bytes = free_gpu_bytes(device)
     slots = choose_slots(config.max_slots, need, free_bytes=free_bytes)

@@ -34,12 +34,18 @@ class Picker(nn.Module):
         Returns:
             int64[B], float32[B] (under the full distribution, not the one that the grammar leaves), int64[B].
         """
-        logits = self._logits(hidden).float()
+        logits = self._logits(hidden)
         token_ids = logits.masked_fill(~self.allowed[grammar_states], -torch.inf).argmax(-1)
         logprobs = logits.gather(-1, token_ids[:, None])[:, 0] - logits.logsumexp(-1)
         return token_ids, logprobs, self.next_state[grammar_states, self.classes[token_ids]]
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[B, V], with Gemma 2's softcap where the model has one, in transformers' order of operations."""
-        logits: torch.Tensor = self.lm_head(hidden)
+        """float32[B, V], with Gemma 2's softcap where the model has one.
+
+        The softcap is taken in float32. transformers takes it in the model's dtype: in bfloat16, where logits between
+        16 and 32 are multiples of 1/8, it brings neighbours together, and argmax takes the first of them. In float32
+        they stay apart, and answers are closer to those of the float32 model. A float32 model answers the same either
+        way.
+        """
+        logits: torch.Tensor = self.lm_head(hidden).float()
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap

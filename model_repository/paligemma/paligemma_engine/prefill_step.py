@@ -94,6 +94,18 @@ class PrefillStep(nn.Module):
         self.state.set(inputs.slot, token_ids=token_ids, positions=inputs.length, grammar_states=grammar_states)
         return token_ids, logprobs
 
+    def rehearse(self, number: int) -> None:
+        """Puts a made-up prompt in, with some padding, so that runs can be compared; slot 0 may not be occupied.
+
+        Each number, from 0, stands for another one.
+        """
+        inputs, longest = self.inputs, self.positions.shape[1]
+        inputs.features.copy_(torch.linspace(-1, 1 + number, inputs.features.numel()).view_as(inputs.features))
+        inputs.text_ids.copy_(1 + number + torch.arange(inputs.text_ids.numel())[None])
+        inputs.length.fill_(longest - 1 - number)
+        inputs.slot.zero_()
+        inputs.grammar_state.zero_()
+
     def _masks(self) -> Any:
         """Additive masks; a window does not narrow the prefix, so that both types of layer have the same."""
         mask = additive_mask(self.positions < self.inputs.length, self.inputs.features.dtype)

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 
 from paligemma_engine.attention import use_attention
+from paligemma_engine.checked_capture import Output, RehearsedStep, capture_checked
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.compilation import compile_layers, compile_step, unlimited
 from paligemma_engine.cpu_threads import CpuThreads
-from paligemma_engine.cuda_graph import Capture, Output, on_device
+from paligemma_engine.cuda_graph import on_device
 from paligemma_engine.decode_step import DecodeStep, SlotState
-from paligemma_engine.execution import Compiled, Execution, row_buckets
+from paligemma_engine.execution import Compiled, CudaGraphs, Execution, row_buckets
 from paligemma_engine.grammar import Grammar
 from paligemma_engine.image_features import ImageFeatures
 from paligemma_engine.metrics import IMAGE_FEATURES, EngineMetrics
@@ -22,6 +23,7 @@ from paligemma_engine.prepared import LEVELS, PreparedImage, PreparedPrompt
 from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS, slot_length, tokenize_prompt
 from paligemma_engine.prompts import split_prompt
 from paligemma_engine.read_back import ReadBack, RunningStep
+from paligemma_engine.rms_norm import ready_norms
 from paligemma_engine.scheduler import DeviceLost
 from paligemma_engine.slot_cache import SlotCache
 from paligemma_engine.vision_step import VisionStep
@@ -53,6 +55,9 @@ class ModelRunner:
             feature_cache_bytes: how much of the vision tower's output is kept.
             metrics: counts where features came from.
             execution: how steps are run; None: eagerly.
+
+        Raises:
+            ModelFailed: a step cannot be captured, where the execution insists on it.
         """
         self._checkpoint = checkpoint
         self._metrics = metrics or EngineMetrics()
@@ -68,13 +73,14 @@ class ModelRunner:
         )
         self._state = SlotState.allocate(slots, self._device)
         self._execution = execution or Execution()
-        use_attention(checkpoint.model.model.language_model, self._execution.attention)
+        use_attention(checkpoint.model.model.language_model, self._execution.attention, self._execution.tiles)
+        ready_norms(checkpoint.model.model.language_model)
         if self._execution.compiled is Compiled.LAYERS:
             compile_layers(checkpoint.model, self._picker)
         with on_device(self._device):
-            self._capture = Capture() if self._execution.cuda_graphs else None
+            captured = self._execution.cuda_graphs is not CudaGraphs.OFF
+            self._capture = self._execution.make_capture() if captured else None
         self._vision = VisionStep(checkpoint.model).eval()
-        self._see: Callable[[], torch.Tensor] = self._prepare_step(self._vision)
         self._features = ImageFeatures(self._features_of, max_bytes=feature_cache_bytes)
         self._read_back = ReadBack(slots=slots, steps_ahead=self.steps_ahead, device=self._device)
         self._cpu_threads = CpuThreads(vary=self._execution.compiled is None) if self._device.type == "cpu" else None
@@ -84,13 +90,17 @@ class ModelRunner:
             checkpoint.model, image_tokens=checkpoint.image_token_count, max_text_tokens=MAX_PROMPT_TOKENS
         )
         self._prefill_steps: dict[int, Step] = {}
+        # The largest first: the memory of its graph serves the others.
+        for text_tokens in reversed(self._execution.prompt_padding):
+            self._prefill_step(text_tokens)
+        self._see: Callable[[], torch.Tensor] = self._prepare_step(self._vision)
         self._row_buckets = row_buckets(slots)
         self._length_buckets = self._execution.length_buckets(self._cache.max_length)
         self._steps = {
             (rows, length): self._prepare_step(
                 DecodeStep(checkpoint.model, self._cache, self._state, self._picker, rows=rows, length=length).eval()
             )
-            for rows in reversed(self._row_buckets)  # the largest first: the memory of its graph serves the others
+            for rows in reversed(self._row_buckets)
             for length in self._length_buckets
         }
 
@@ -181,11 +191,11 @@ class ModelRunner:
         return self._see()
 
     @torch.inference_mode()
-    def _prepare_step(self, step: Callable[[], Output]) -> Callable[[], Output]:
+    def _prepare_step(self, step: RehearsedStep[Output]) -> Callable[[], Output]:
         """A step as the device wants it; capturing runs it, so no slot may be occupied."""
         if self._execution.compiled is Compiled.STEPS:
-            step = compile_step(step)
+            return compile_step(step)
         if self._capture is None:
             return step
         with on_device(self._device), unlimited():
-            return self._capture(step)
+            return capture_checked(step, self._capture, strict=self._execution.cuda_graphs is CudaGraphs.ON)

@@ -18,7 +18,8 @@ from paligemma_engine.compilation import prepare_compiler
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.engine import Engine
 from paligemma_engine.errors import ModelFailed
-from paligemma_engine.execution import Execution
+from paligemma_engine.execution import CudaGraphs, Execution
+from paligemma_engine.fused_tiles import own_tiles_fit, tiles_within
 from paligemma_engine.hub import find_checkpoint
 from paligemma_engine.loading import load_folder, torch_dtype
 from paligemma_engine.memory import free_gpu_bytes, release_memory
@@ -28,9 +29,6 @@ from paligemma_engine.model_pool import ModelPool
 from paligemma_engine.quantization import is_quantized
 from paligemma_engine.runner import ModelRunner
 
-# What the fused kernel of a prefill holds at once: 32 queries, twice 64 keys and values, each of 256 bfloat16 numbers,
-# as PyTorch 2.13 cuts them for compute capability 8.x (template_heuristics/triton.py). An A100 has 163 KiB, an L4 99.
-FUSED_ATTENTION_SHARED_MEMORY_BYTES: Final = 144 * 1024
 # How long the engine's thread, back from a wait for the device, waits for a thread that runs Python; by default 5 ms,
 # longer than a decode step takes.
 SWITCH_INTERVAL_ON_GPU_S: Final = 0.0005
@@ -133,8 +131,12 @@ def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:
     if device.type != "cuda":
         return Execution.compiled_on_cpu() if compiled else Execution()
     shared_memory_bytes = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
+    own_tiles = own_tiles_fit(shared_memory_bytes)
+    text_config, itemsize = checkpoint.model.config.get_text_config(), checkpoint.model.lm_head.weight.dtype.itemsize
+    tiles = tiles_within(shared_memory_bytes, head_dim=text_config.head_dim, itemsize=itemsize)
     return Execution.on_gpu(
-        cuda_graphs=config.cuda_graphs and graphs_allowed,
+        cuda_graphs=CudaGraphs(config.cuda_graphs) if graphs_allowed else CudaGraphs.OFF,
         compiled=compiled,
-        fused_attention=shared_memory_bytes >= FUSED_ATTENTION_SHARED_MEMORY_BYTES,
+        fused_attention=own_tiles or tiles is not None,
+        tiles=None if own_tiles else tiles,
     )
