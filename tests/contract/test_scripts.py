@@ -8,7 +8,7 @@ import pytest
 from stack import REPOSITORY
 
 
-@pytest.mark.parametrize("name", ["train_vae", "train_paligemma", "evaluate", "gpu_benchmark", "download"])
+@pytest.mark.parametrize("name", ["train_vae", "train_paligemma", "evaluate", "gpu_benchmark", "download", "verify"])
 def test_help(name: str) -> None:
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, f"scripts/{name}.py", "--help"]
