@@ -51,7 +51,7 @@ def main() -> int:
     """Returns the exit status."""
     arguments = _arguments()
     try:
-        return verify(arguments, _environment(arguments))
+        return verify(arguments, _environment())
     except (CannotVerify, ConfigError, EngineError, MaskVaeError) as error:
         print(f"error: {error}", file=sys.stderr)
     except torch.OutOfMemoryError:
@@ -61,10 +61,12 @@ def main() -> int:
 
 def verify(arguments: argparse.Namespace, environ: dict[str, str]) -> int:
     """Asks, compares, prints; returns the exit status."""
-    config = as_served(EngineConfig.from_env(environ), device=arguments.device)
+    own_id = environ.get("MODEL_ID") or arguments.model_id  # which the mask decoder goes by, whatever model is compared
+    settings = replace(EngineConfig.from_env(environ), model_id=arguments.model_id or own_id)
+    config = as_served(settings, device=arguments.device)
     cases = _cases(arguments, config)
     max_new_tokens = min(arguments.max_new_tokens, config.max_new_tokens)
-    weights = ensure_weights(replace(MaskVaeConfig.from_env(environ), offline=True))
+    weights = ensure_weights(replace(MaskVaeConfig.from_env({**environ, "MODEL_ID": own_id}), offline=True))
     decoders = Decoders.load(weights)
     files = find_files(config)
     with Server(arguments.server, config.model_id, max_new_tokens=max_new_tokens) as server:
@@ -82,8 +84,7 @@ def verify(arguments: argparse.Namespace, environ: dict[str, str]) -> int:
             checks.check_load(repeated, alone * arguments.rounds, loaded, arguments.clients, job.tolerance),
             *checks.check_decoder(decoders, server.decode_masks, compared),
         ]
-    settings = _settings(config, files, reference, weights)
-    return _report(settings, rows, compared, arguments.json)
+    return _report(_settings(config, files, reference, weights), rows, compared, arguments.json)
 
 
 def _arguments() -> argparse.Namespace:
@@ -127,10 +128,10 @@ def _device(text: str) -> str:
     return text
 
 
-def _environment(arguments: argparse.Namespace) -> dict[str, str]:
-    """The server's variables: the mask decoder goes by its MODEL_ID, the engine here by the model that is compared."""
+def _environment() -> dict[str, str]:
+    """The server's variables, as they are set here."""
     models_dir = os.environ.get("MODELS_DIR") or os.environ.get("MODEL_DIR") or str(MODELS_DIR)
-    return {**os.environ, "MODELS_DIR": models_dir, "MODEL_ID": arguments.model_id or os.environ["MODEL_ID"]}
+    return {**os.environ, "MODELS_DIR": models_dir}
 
 
 def _cases(arguments: argparse.Namespace, config: EngineConfig) -> list[Case]:

@@ -145,7 +145,9 @@ def _check_objects(compared: Sequence[Comparison], decoders: Decoders, tolerance
     both = [(served, expected) for served, expected in pairs if served is not None and expected is not None]
     apart = [bins_apart(served, expected) for served, expected in both]
     alike = sum(boxes_agree(served, expected, tolerance) for served, expected in both)
-    notes = [f"{sum(bins <= tolerance.box_bins for bins in apart)} within {tolerance.box_bins} bins"] if both else []
+    notes = []
+    if tolerance.box_bins and both:
+        notes.append(f"{sum(bins <= tolerance.box_bins for bins in apart)} within {tolerance.box_bins} bins")
     if lost := len(pairs) - len(both):
         notes.append(f"{lost} in one of the answers only")
     worst = f"{max(apart)} bins" if apart else "-"

@@ -20,6 +20,7 @@ from paligemma_engine.images import ImageLimits, decode_image
 from paligemma_engine.records import TargetAnswer
 from paligemma_engine.startup import start_engine
 from verification import checks
+from verification.__main__ import main
 from verification.cases import Case, drawn_cases, folder_cases
 from verification.comparison import EXACT, ROUNDED, Comparison, Job, Tolerance, Verdict, compare
 from verification.decoder import Decoders
@@ -278,3 +279,42 @@ def test_a_second_copy_that_does_not_fit_is_refused_before_it_is_loaded(
     monkeypatch.setattr("verification.reference.free_gpu_bytes", lambda _device: files.weight_bytes)
     with pytest.raises(CannotVerify, match="give --device cpu"):
         Reference(dataclasses.replace(config, device="cuda:0"), files)
+
+
+@pytest.mark.parametrize(
+    ("options", "overrides", "said"),
+    [
+        (["--server", "127.0.0.1:1"], {}, "no server answers at 127.0.0.1:1; start it, or set --server"),
+        (["--model-id", "nowhere"], {}, "nowhere is no folder under"),
+        ([], {"MODEL_ID": ""}, "set MODEL_ID as it has it, or give --model-id"),
+        ([], {"VAE_CHECKPOINT": "nowhere.npz"}, "nowhere.npz: no such file; set VAE_CHECKPOINT"),
+        ([], {"DTYPE": "int3"}, "DTYPE must be one of"),
+        (["--device", "abacus"], {}, "'abacus' is no device"),
+        (["--prompt", "segment cat"], {}, "--prompt is for --pictures"),
+        (["--json", "/nowhere/verified.json"], {}, "/nowhere is no folder"),
+    ],
+)
+def test_what_cannot_be_verified_says_why(
+    options: list[str],
+    overrides: dict[str, str],
+    said: str,
+    models_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    variables = {
+        "MODELS_DIR": str(models_dir),
+        "MODEL_ID": DEMO_MODEL_ID,
+        "VAE_CHECKPOINT": "",
+        "DTYPE": "",
+        **overrides,
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["verify.py", *options])
+    try:
+        status = main()
+    except SystemExit as ended:  # argparse's way
+        status = ended.code
+    assert status == 2
+    assert said in capsys.readouterr().err
