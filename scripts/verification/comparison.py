@@ -11,6 +11,7 @@ import numpy as np
 from evaluation.protocol import box_iou
 from paligemma_engine.prompts import TargetPrompt, split_prompt
 from paligemma_engine.records import Answer, TargetAnswer
+from paligemma_engine.sequence import ANSWERED, FinishReason
 from paligemma_tokens import ParsedObject, parse_sequence
 from verification.cases import Case
 from verification.expected import Expected, common_length, expect, served_ids
@@ -85,13 +86,8 @@ class Comparison:
         if token_ids != expected.token_ids:
             followed = reference.follow(upright, asked, token_ids)
         common = common_length([token.text for token in served.tokens], expected.texts)
-        verdict = _verdict(served, expected, followed, common, job.tolerance)
+        verdict = _verdict(served, expected, followed, common, job)
         return cls(case, asked, served, expected, followed, common, verdict)
-
-    @property
-    def worst_gap(self) -> float:
-        """The largest gap of a served token, in nats."""
-        return float(self.followed.gaps.max(initial=0.0))
 
     def logprob_differences(self) -> list[float]:
         """Of each served token, between the server and `generate`, in nats."""
@@ -151,15 +147,16 @@ def _objects(texts: Sequence[str]) -> list[ParsedObject]:
     return parse_sequence(texts, [0.0] * len(texts))
 
 
-def _verdict(
-    served: TargetAnswer, expected: Expected, followed: Followed, common: int, tolerance: Tolerance
-) -> Verdict:
+def _verdict(served: TargetAnswer, expected: Expected, followed: Followed, common: int, job: Job) -> Verdict:
     is_whole = common == len(served.tokens) == len(expected.texts)
     if is_whole and served.finish_reason == expected.finish_reason:
         return Verdict.EQUAL
+    is_cut_off = served.finish_reason == FinishReason.LENGTH.value and len(served.tokens) < job.max_new_tokens
+    if is_cut_off or served.finish_reason not in {reason.value for reason in ANSWERED}:
+        return Verdict.DIFFERENT
     if expected.malformed_at is not None and common >= expected.malformed_at:
         return Verdict.MALFORMED
     # At the first token that differs, be it the end token, which has no text.
-    if common < len(followed.gaps) and followed.gaps[common] <= tolerance.gap:
+    if common < len(followed.gaps) and followed.gaps[common] <= job.tolerance.gap:
         return Verdict.ROUNDING
     return Verdict.DIFFERENT

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from transformers import GenerationConfig
 
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.checkpoint_files import base_of, weight_count
@@ -85,6 +86,10 @@ class Reference:
         _require_room(config, files)
         self.checkpoint: Checkpoint = load_folder(config, files.folder, files.adapter)
         self._model, self._processor = self.checkpoint.model, self.checkpoint.processor
+        own = self._model.generation_config  # may ask for beams, penalties or a cache of another kind
+        self._model.generation_config = GenerationConfig(
+            bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
+        )
         self.grammar = Grammar.build(self.checkpoint.vocabulary, enabled=config.grammar)
 
     @property

@@ -4,6 +4,8 @@ The server is an engine in this process; tests/integration/test_verify.py runs t
 """
 
 import dataclasses
+import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,19 @@ def test_pictures_that_are_not_turned_upright_are_seen(bench: Bench, reference: 
     assert not checks.check_pictures(reference, [Case(sideways, case.prompt)], answers).passed
 
 
+def test_how_a_checkpoint_would_rather_generate_does_not_matter(
+    bench: Bench, models_dir: Path, tmp_path: Path, cases: list[Case]
+) -> None:
+    """Fine-tunes may carry settings of beams or penalties; the server is greedy."""
+    folder = tmp_path / DEMO_MODEL_ID
+    shutil.copytree(models_dir / DEMO_MODEL_ID, folder)
+    file = folder / "generation_config.json"
+    wishes = {"num_beams": 2, "repetition_penalty": 3.0, "cache_implementation": "static"}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **wishes}))
+    compared = run(load_reference(tmp_path, DEMO_MODEL_ID), cases, ask(bench, cases), EXACT)
+    assert {one.verdict for one in compared} == {Verdict.EQUAL}
+
+
 def test_where_rounding_decides_another_token_is_as_good(bench: Bench, reference: Reference, cases: list[Case]) -> None:
     case = next(case for case in cases if case.prompt.startswith("segment"))
     wrong = edited(*ask(bench, [case]), lambda target: replaced_token(target, 3, text="<loc0901>"))
@@ -184,6 +199,14 @@ def test_malformed_free_answers_are_compared_as_far_as_they_go(
     malformed = [one for one in compared if one.verdict is Verdict.MALFORMED]
     assert malformed
     assert f"{len(malformed)} compared up to where" in rows[0].note
+
+
+def test_malformed_free_answers_do_not_hide_one_that_is_cut_off(random_weights: tuple[Path, list[Answer]]) -> None:
+    folder, answers = random_weights
+    reference, case = load_reference(folder, "random"), drawn_cases(2)[0]
+    for reason in ("error", "deadline", "length"):
+        cut = edited(answers[0], lambda target, reason=reason: TargetAnswer(target.target, target.tokens[:9], reason))
+        assert run(reference, [case], [cut], EXACT)[0].verdict is Verdict.DIFFERENT
 
 
 def test_a_grammar_on_one_side_only_is_named(random_weights: tuple[Path, list[Answer]], decoders: Decoders) -> None:
