@@ -4,9 +4,11 @@ import numpy as np
 from tritonclient.grpc import InferInput
 
 
-def segment_inputs(image: bytes, prompt: str, max_new_tokens: int | None = None) -> list[InferInput]:
-    """The inputs of a request: an encoded image, a prompt with its task word, and maybe a bound on the tokens."""
-    values = {"image": image, "prompt": prompt.encode()}
+def segment_inputs(
+    image: bytes, prompt: str, max_new_tokens: int | None = None, model_id: str | None = None
+) -> list[InferInput]:
+    """The inputs of a request: an encoded image, a prompt with its task word, maybe a bound on the tokens, a model."""
+    values = {"image": image, "prompt": prompt.encode(), **({"model_id": model_id.encode()} if model_id else {})}
     inputs = [
         InferInput(name, [1], "BYTES").set_data_from_numpy(np.array([value], np.object_))
         for name, value in values.items()

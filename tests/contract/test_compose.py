@@ -115,8 +115,19 @@ def test_no_secret_gets_into_an_image() -> None:
         "!model_repository/",
         "!models/paligemma2-demo-224/",
         "!models/vae-demo.npz",
+        "!docs/sample.png",
+        "!scripts/demo_training/__init__.py",
+        "!scripts/demo_training/names.py",
+        "!scripts/demo_training/shapes.py",
+        "!scripts/evaluation/__init__.py",
+        "!scripts/evaluation/protocol.py",
+        "!scripts/model_packages.py",
+        "!scripts/scenes.py",
+        "!scripts/segment_inputs.py",
         "!scripts/serve.py",
         "!scripts/supervision/",
+        "!scripts/verification/",
+        "!scripts/verify.py",
     }
     for name in ("Dockerfile.triton", "Dockerfile.gateway"):
         text = (REPOSITORY / name).read_text()
