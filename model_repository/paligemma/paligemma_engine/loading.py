@@ -1,6 +1,7 @@
 """Loads a PaliGemma checkpoint with transformers."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,32 +43,32 @@ def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None)
 
 def _load_model(config: EngineConfig, folder: Path, adapter: Path | None) -> Any:
     """The model on its device, the adapter merged; where it is quantised, their sum is, not the base alone."""
-    quantized = quantization.arguments(config, folder)
+    quantized = quantization.arguments(config, folder, dtype=torch_dtype(config))
     if adapter is None:
-        model = _from_pretrained(config, folder, **quantized)
-    else:
-        if quantization.is_quantized(folder):
-            raise ModelFailed(f"{config.model_id} cannot be merged into a base that is quantised; name the original")
-        model = _from_pretrained(config, folder)
-        merge(model, adapter)
-        if quantized:
-            generation_config = model.generation_config
-            model = _from_pretrained(config, None, config=model.config, state_dict=model.state_dict(), **quantized)
-            model.generation_config = generation_config
-    return model if quantized else model.to(config.device)
+        return _from_pretrained(config, folder, **quantized)
+    if quantization.is_quantized(folder):
+        raise ModelFailed(f"{config.model_id} cannot be merged into a base that is quantised; name the original")
+    if not quantized:
+        return merge(_from_pretrained(config, folder), adapter)
+    # On the host: as it is, it may be too large for the device.
+    model = merge(_from_pretrained(replace(config, device="cpu"), folder, dtype=torch_dtype(config)), adapter)
+    generation_config, state = model.generation_config, model.state_dict()
+    quantized_model = _from_pretrained(config, None, config=model.config, state_dict=state, **quantized)
+    quantized_model.generation_config = generation_config
+    return quantized_model
 
 
 def _from_pretrained(config: EngineConfig, folder: Path | None, /, **arguments: Any) -> Any:
+    settings: dict[str, Any] = {
+        "dtype": torch_dtype(config),
+        "device_map": {"": config.device},  # each tensor goes there by itself: the host never holds all of them
+        "use_safetensors": True,
+        "local_files_only": True,
+        "trust_remote_code": False,
+        "output_loading_info": True,
+    }
     with _one_load_at_a_time:
-        model, report = PaliGemmaForConditionalGeneration.from_pretrained(
-            folder,
-            dtype=torch_dtype(config),
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **arguments,
-        )
+        model, report = PaliGemmaForConditionalGeneration.from_pretrained(folder, **settings | arguments)
     # transformers fills what a checkpoint lacks with random numbers.
     if missing := sorted(report["missing_keys"]):
         raise ModelFailed(f"{config.model_id} lacks weights ({len(missing)}, such as {missing[0]})")
