@@ -9,6 +9,7 @@ A request's life:
 """
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -65,9 +66,11 @@ class Engine:
         self._heartbeat = Heartbeat(config.heartbeat_dir, config.instance)
         self._inbox: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._owners: dict[Sequence, Ticket] = {}  # engine thread only
-        self._lock = threading.Lock()  # guards the next two
+        self._lock = threading.Lock()  # guards the next three
         self._unanswered: set[Ticket] = set()
         self._refusal: EngineError | None = None
+        self._drain_until = math.inf
+        self._close_lock = threading.Lock()
         self._stopping = threading.Event()
         self._sender = Sender()
         self._pool = ThreadPoolExecutor(PREPARATION_WORKERS, thread_name_prefix="prepare")
@@ -105,22 +108,26 @@ class Engine:
         self._inbox.put(None)
 
     def close(self, drain_timeout_s: float) -> None:
-        """Refuses new requests, lets those in hand end for at most so long, answers the rest, ends the threads."""
+        """Refuses new requests, lets those in hand end for at most so long, answers the rest, ends the threads.
+
+        May be called again, from another thread, too: the shorter time counts.
+        """
         stopping = Overloaded("the server is stopping; try again later")
         with self._lock:
             self._refusal = self._refusal or stopping
-        give_up_at = time.monotonic() + drain_timeout_s
-        while self._unanswered and self._thread.is_alive() and time.monotonic() < give_up_at:
-            time.sleep(0.02)
-        self._stopping.set()
-        self._inbox.put(None)
-        self._thread.join()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._answer_all(stopping)
-        self._sender.close()
-        self._heartbeat.close()
-        for gauge in (families.SLOTS, families.ACTIVE_SLOTS, families.PENDING):
-            self._metrics.set(gauge, 0, share=self._share)
+            self._drain_until = min(self._drain_until, time.monotonic() + drain_timeout_s)
+        with self._close_lock:  # whoever comes second waits for the first
+            while self._unanswered and self._thread.is_alive() and time.monotonic() < self._drain_until:
+                time.sleep(0.02)
+            self._stopping.set()
+            self._inbox.put(None)
+            self._thread.join()
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._answer_all(stopping)
+            self._sender.close()
+            self._heartbeat.close()
+            for gauge in (families.SLOTS, families.ACTIVE_SLOTS, families.PENDING):
+                self._metrics.set(gauge, 0, share=self._share)
 
     def _prepare(self, ticket: Ticket) -> None:
         """Preparation pool: from bytes and words to sequences."""

@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from paligemma_engine import quantization
 from paligemma_engine.adapter import merge
 from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine.checkpoint_files import CheckpointFiles, is_quantized
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.vocabulary import Vocabulary
@@ -20,8 +21,8 @@ from paligemma_engine.vocabulary import Vocabulary
 _one_load_at_a_time: Final = threading.Lock()
 
 
-def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None) -> Checkpoint:
-    """Loads a checkpoint's files, and merges a LoRA adapter's where there is one.
+def load_files(config: EngineConfig, files: CheckpointFiles) -> Checkpoint:
+    """Loads a checkpoint, and merges its adapter where there is one.
 
     Only safetensors are read, and no code that a checkpoint may carry is ever run. Safe to call from any thread;
     loads take turns.
@@ -32,12 +33,12 @@ def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None)
     """
     transformers_logging.disable_progress_bar()
     try:
-        model = _load_model(config, folder, adapter)
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model = _load_model(config, files.folder, files.adapter)
+        processor = AutoProcessor.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
         return to_checkpoint(config.model_id, model, processor)
-    except (ModelFailed, torch.OutOfMemoryError):
+    except (ModelFailed, torch.OutOfMemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a checkpoint can be wrong in any way
+    except BaseException as error:  # a checkpoint can be wrong in any way; a panic in Rust is no Exception
         raise ModelFailed(f"{config.model_id} cannot be loaded ({_first_line(error)})") from error
 
 
@@ -46,7 +47,7 @@ def _load_model(config: EngineConfig, folder: Path, adapter: Path | None) -> Any
     quantized = quantization.arguments(config, folder, dtype=torch_dtype(config))
     if adapter is None:
         return _from_pretrained(config, folder, **quantized)
-    if quantization.is_quantized(folder):
+    if is_quantized(folder):
         raise ModelFailed(f"{config.model_id} cannot be merged into a base that is quantised; name the original")
     if not quantized:
         return merge(_from_pretrained(config, folder), adapter)

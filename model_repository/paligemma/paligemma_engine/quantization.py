@@ -8,18 +8,13 @@ from typing import Any, Final
 import torch
 from transformers import BitsAndBytesConfig
 
-from paligemma_engine.checkpoint_files import CONFIG, read_json
+from paligemma_engine.checkpoint_files import is_quantized
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import ModelFailed
 
 _LIBRARY: Final = "bitsandbytes"
 # The text model's layers are what is large. The head is the embedding, and the picture is where masks come from.
 _KEPT: Final = ["lm_head", "model.vision_tower", "model.multi_modal_projector"]
-
-
-def is_quantized(folder: Path) -> bool:
-    """Whether a checkpoint's own weights are quantised already."""
-    return "quantization_config" in read_json(folder / CONFIG)
 
 
 def arguments(config: EngineConfig, folder: Path, *, dtype: torch.dtype) -> dict[str, Any]:
