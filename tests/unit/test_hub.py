@@ -148,6 +148,11 @@ def test_a_name_without_a_folder_is_not_looked_for_on_the_hub(hub: HubServer, tm
     assert "is no folder under" in refusal(tmp_path, ModelNotFound, "nowhere")
 
 
+def test_the_main_branch_need_not_be_named(hub: HubServer, tmp_path: Path) -> None:
+    assert ModelId.parse(f"{NAME}@main") == ModelId.parse(NAME)
+    assert find(tmp_path, f"{NAME}@main") == find(tmp_path)
+
+
 def test_a_revision(hub: HubServer, tmp_path: Path) -> None:
     commit = hub.repositories[NAME].commit
     assert find(tmp_path, f"{NAME}@{commit}").name == commit
@@ -207,6 +212,20 @@ def test_what_nobody_checked_is_not_trusted(hub: HubServer, tmp_path: Path) -> N
     refusal(tmp_path, HubFailed)
     assert (find(tmp_path) / LARGEST).read_bytes() == WEIGHTS
     assert not (folder.parent.parent / UNCHECKED).exists()
+
+
+def test_what_others_put_into_the_cache_is_refused_but_stays(hub: HubServer, tmp_path: Path) -> None:
+    """The cache may be the host's own."""
+    folder = find(tmp_path)
+    blob = (folder / LARGEST).resolve()
+    blob.chmod(0o644)
+    blob.write_bytes(WEIGHTS[:-1] + b"x")
+    for _ in range(2):
+        with pytest.raises(HubFailed, match=r"is damaged in the local cache; delete .*blobs/.* and try again"):
+            download(ModelId.parse(NAME), models_dir=tmp_path, token=None)
+    assert blob.exists()
+    blob.unlink()
+    assert (find(tmp_path) / LARGEST).read_bytes() == WEIGHTS
 
 
 def test_two_at_once_download_once(hub: HubServer, tmp_path: Path) -> None:

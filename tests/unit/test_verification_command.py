@@ -14,7 +14,7 @@ from paligemma_engine.images import ImageLimits, decode_image
 from verification.__main__ import main
 from verification.cases import drawn_cases, folder_cases
 from verification.errors import CannotVerify
-from verification.reference import Reference, as_served, find_files
+from verification.reference import Reference, as_served, find_files, weight_bytes
 
 LIMITS = ImageLimits(max_bytes=20_000_000, max_pixels=40_000_000)
 
@@ -60,7 +60,7 @@ def test_a_second_copy_that_does_not_fit_is_refused_before_it_is_loaded(
 ) -> None:
     config = EngineConfig(model_id=DEMO_MODEL_ID, models_dir=models_dir)
     files = find_files(config)
-    monkeypatch.setattr("verification.reference.free_gpu_bytes", lambda _device: files.weight_bytes)
+    monkeypatch.setattr("verification.reference.free_gpu_bytes", lambda _device: weight_bytes(config, files))
     with pytest.raises(CannotVerify, match="give --device cpu"):
         Reference(dataclasses.replace(config, device="cuda:0"), files)
 
