@@ -40,7 +40,7 @@ from verification.cases import FOLDER_PROMPTS, Case, drawn_cases, folder_cases
 from verification.comparison import EXACT, ROUNDED, Comparison, Job, compare
 from verification.decoder import Decoders
 from verification.errors import CannotVerify
-from verification.reference import WORKSPACE_BYTES, Reference, as_served, find_files
+from verification.reference import WORKSPACE_BYTES, Reference, as_served, find_files, weight_bytes
 from verification.report import as_json, conclusion, table
 from verification.server import Server
 

@@ -48,17 +48,17 @@ def test_on_the_cpu_weights_and_all_slots_are_the_hosts(folder_3b: Path) -> None
 
 
 def test_on_a_gpu_the_host_holds_nothing(folder_3b: Path) -> None:
-    need = needed(folder_3b, device="cuda:0")
+    need = needed(folder_3b, device="cuda:0", dtype="bfloat16")
     assert need.host_bytes == 0
     assert 2 * SIZE_3B.numbers + GIB < need.gpu_bytes < 2 * SIZE_3B.numbers + 4 * GIB
 
 
 def test_quantised_weights_take_less_and_an_adapter_is_merged_on_the_host(folder_3b: Path) -> None:
-    as_it_is = needed(folder_3b, device="cuda:0").gpu_bytes
+    as_it_is = needed(folder_3b, device="cuda:0", dtype="bfloat16").gpu_bytes
     for quantization, saved in (("8bit", 1.0), ("4bit", 1.5)):
-        need = needed(folder_3b, device="cuda:0", quantization=quantization)
+        need = needed(folder_3b, device="cuda:0", dtype="bfloat16", quantization=quantization)
         assert need == Memory(as_it_is - int(saved * SIZE_3B.numbers), 0)
-        assert needed(folder_3b, device="cuda:0", quantization=quantization, adapter=True) == Memory(
+        assert needed(folder_3b, device="cuda:0", dtype="bfloat16", quantization=quantization, adapter=True) == Memory(
             need.gpu_bytes, 2 * SIZE_3B.numbers
         )
 
