@@ -1,5 +1,6 @@
 """Loads and evictions that go wrong or must not happen: nobody else pays for them."""
 
+import re
 import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -43,7 +44,7 @@ def test_a_load_that_nobody_waits_for_any_more_evicts_nobody(pool: Pool, sample_
 def test_a_failure_is_not_repeated_for_every_request(pool: Pool, sample_image: bytes) -> None:
     said = [str(pool.ask(sample_image, "bert")) for _ in range(3)]
     assert pool.loader.looked_for == ["bert"]
-    assert all(text.endswith("; the server tries it again in 60 s at the earliest") for text in said)
+    assert all(re.search(r"; the server tries it again in \d+ s at the earliest$", text) for text in said)
 
 
 def test_what_a_load_raises_never_ends_its_thread(

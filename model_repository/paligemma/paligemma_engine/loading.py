@@ -15,7 +15,7 @@ from paligemma_engine.adapter import merge
 from paligemma_engine.checkpoint import Checkpoint
 from paligemma_engine.checkpoint_files import CheckpointFiles, is_quantized, text_model_of
 from paligemma_engine.config import EngineConfig
-from paligemma_engine.dtypes import choose_dtype, dtype_warning, require_range
+from paligemma_engine.dtypes import AUTO, choose_dtype, dtype_warning, require_range
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.vocabulary import Vocabulary
 
@@ -90,7 +90,7 @@ def _check_dtype(config: EngineConfig, folder: Path) -> None:
 
 def torch_dtype(config: EngineConfig) -> torch.dtype:
     """The dtype to load weights in."""
-    return choose_dtype(config.dtype, capability=_capability(config))
+    return choose_dtype(config.dtype, capability=_capability(config) if config.dtype == AUTO else None)
 
 
 def _capability(config: EngineConfig) -> tuple[int, int] | None:
