@@ -151,12 +151,10 @@ class Reference:
 def _require_room(config: EngineConfig, files: CheckpointFiles) -> None:
     if torch.device(config.device).type != "cuda" or config.quantization != "off":
         return
-    free_bytes, needed_bytes = (
-        free_gpu_bytes(torch.device(config.device)),
-        weight_bytes(config, files) + WORKSPACE_BYTES,
-    )
+    needed_bytes = weight_bytes(config, files) + WORKSPACE_BYTES
+    free_bytes = free_gpu_bytes(torch.device(config.device))
     if needed_bytes > free_bytes:
         raise CannotVerify(
-            f"a second copy of the checkpoint needs about {needed_bytes / 1e9:.1f} GB, and {free_bytes / 1e9:.1f} GB of "
-            f"{config.device} are free; give --device cpu, or start the server with a lower MAX_SLOTS"
+            f"a second copy of the checkpoint needs about {needed_bytes / 1e9:.1f} GB, and {config.device} has "
+            f"{free_bytes / 1e9:.1f} GB free; give --device cpu, or start the server with a lower MAX_SLOTS"
         )
