@@ -115,6 +115,7 @@ def test_no_secret_gets_into_an_image() -> None:
         "!model_repository/",
         "!models/paligemma2-demo-224/",
         "!models/vae-demo.npz",
+        "!scripts/healthcheck.py",
         "!scripts/serve.py",
         "!scripts/supervision/",
     }
