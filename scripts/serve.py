@@ -26,6 +26,7 @@ from supervision.cures import find_cures
 from supervision.metrics import SupervisorMetrics
 from supervision.output import write_text
 from supervision.ports import Port, PortError, check_ports
+from supervision.processes import SHARED_MEMORY
 from supervision.server import Server, ServerFailed, ServerOptions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -93,7 +94,9 @@ class Run:
         """Returns after a stop; raises ServerFailed."""
         started_at_s = time.monotonic()
         stop = self._stop.requested
-        with TemporaryDirectory(prefix="heartbeat-") as folder, Server(self._options, Path(folder)) as server:
+        # Heartbeats go into memory: on a full disk an engine could not say that it lives.
+        heartbeats = TemporaryDirectory(prefix="heartbeat-", dir=SHARED_MEMORY)
+        with heartbeats as folder, Server(self._options, Path(folder)) as server:
             try:
                 server.wait_ready(stop)
                 server.wait_first_answer(stop)

@@ -56,7 +56,7 @@ def test_every_setting_reaches_its_container() -> None:
     [("", {"file": "${HF_TOKEN_PATH:-/dev/null}"}), ("-variable", {"environment": "HF_TOKEN"})],
 )
 def test_the_token_is_a_secret_wherever_it_comes_from(hf_token: str, source: dict[str, str]) -> None:
-    """Compose takes one source for a secret: HF_TOKEN where it is set, else a file. No container has it as a variable."""
+    """Compose takes one source: HF_TOKEN where it is set, else a file. No container has it as a variable."""
     (included,) = COMPOSE["include"]
     assert included["project_directory"] == "."  # what a path of the host, and `.env`, are relative to
     text = (REPOSITORY / included["path"].replace("${HF_TOKEN:+-variable}", hf_token)).read_text()

@@ -54,6 +54,7 @@ class Handler(BaseHTTPRequestHandler):
 def main() -> None:
     options = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:] if "=" in word)
     signal.signal(signal.SIGTERM, signal.SIG_IGN if "hears_nothing" in BEHAVIOUR else lambda *_: os._exit(0))
+    print(f"heartbeats in {os.environ.get('HEARTBEAT_DIR')}", flush=True)
     if "verbose" in BEHAVIOUR:
         sys.stdout.write(LOG_LINE * (1_000_000 // len(LOG_LINE)))
         sys.stdout.flush()

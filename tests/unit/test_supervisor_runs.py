@@ -125,6 +125,16 @@ def test_a_log_that_nobody_can_write_does_not_stop_the_server(fake_path: str) ->
         wait_until(lambda: status_of(f"http://127.0.0.1:{command[-1]}/ready") == 200, START_S, "supervisor ready")
 
 
+def test_heartbeats_need_no_disk(fake_path: str) -> None:
+    with supervisor(fake_path) as server:
+        said = server.wait_for_line("^heartbeats in", START_S)
+        folder = Path(said.removeprefix("heartbeats in "))
+        assert folder.parent == Path("/dev/shm")
+        server.wait_for_line("^serve: ready", START_S)
+        assert server.stop() == 0
+        assert not folder.exists()
+
+
 def test_loads_that_fail_again_and_again_end_it_with_the_cause(fake_path: str) -> None:
     with supervisor(fake_path, "--restart", FAKE_TRITON="dies") as server:
         assert server.wait(START_S) == 1
