@@ -20,7 +20,7 @@ shellcheck --external-sources scripts/*.sh .ci/run
 schema() { check-jsonschema --quiet --builtin-schema "vendor.$1" "${@:2}"; }
 yamllint --strict .
 hadolint Dockerfile.*
-schema compose-spec docker-compose.yml
+schema compose-spec docker-compose.yml deploy/compose/*.yml
 sed 's/!reset //' docker-compose.cpu.yml | schema compose-spec --default-filetype yaml - # the schema knows no tags
 schema github-workflows .github/workflows/*.yml
 zizmor --quiet --offline .github/workflows

@@ -51,19 +51,39 @@ find_python() {
   or set PYTHON to one."
 }
 
+# The stamp says what is installed: a digest of the interpreter and all versions, then the groups, one a line. Where the
+# digest is another one, by newer or by older versions, nothing that the stamp lists counts.
 prepare_environment() {
-  local python stamp=$venv/groups.sha256 wanted options=() group
-  if [ -x "$venv/bin/python" ] && [ -f "$stamp" ]; then
-    python=$("$venv/bin/python" -c 'import sys; print(sys._base_executable)' 2>/dev/null || true)
+  local python stamp=$venv/installed-groups versions group missing=() options=()
+  if ! [ -x "$venv/bin/python" ]; then
+    python=$(find_python)
+    "$python" -m venv "$venv" || fail "$python cannot make a virtual environment"
   fi
-  [ -n "${python:-}" ] || python=$(find_python)
-  wanted=$(printf '%s\n' "$python" "$@" | cat - pyproject.toml | sha256sum | cut -d ' ' -f 1)
-  if [ -f "$stamp" ] && grep -qxF "$wanted" "$stamp"; then return; fi
-  [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" || fail "$python cannot make a virtual environment"
-  for group in "$@"; do options+=(--group "$group"); done
-  install_quietly "$venv/install.log" --upgrade 'pip>=25.1'
+  python=$("$venv/bin/python" -c 'import sys; print(sys._base_executable)')
+  versions=$(digest_of "$python" "$(listed_versions)")
+  if [ "$(head -n 1 "$stamp" 2>/dev/null)" != "$versions" ]; then rm -f "$stamp"; fi
+  for group in "$@"; do
+    options+=(--group "$group")
+    grep -qxF "$group" "$stamp" 2>/dev/null || missing+=("$group")
+  done
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  install_quietly "$venv/install.log" 'pip>=25.1'
   install_quietly "$venv/install.log" "${options[@]}"
-  printf '%s\n' "$wanted" >>"$stamp"
+  [ -f "$stamp" ] || printf '%s\n' "$versions" >"$stamp"
+  printf '%s\n' "${missing[@]}" >>"$stamp"
+}
+
+# The dependency groups of pyproject.toml, or one of them: its other tables may change without an installation.
+listed_versions() { # [GROUP]
+  "$venv/bin/python" - "$@" <<'PYTHON'
+import sys, tomllib
+groups = tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]
+print(groups[sys.argv[1]] if sys.argv[1:] else groups)
+PYTHON
+}
+
+digest_of() {
+  printf '%s\n' "$@" | sha256sum | cut -d ' ' -f 1
 }
 
 install_quietly() {
@@ -77,7 +97,12 @@ install_quietly() {
 
 prepare_triton() {
   if ! command -v tritonserver >/dev/null; then
-    [ -x "$local_triton/bin/tritonserver" ] || unpack_triton
+    local stamp=$local_triton/versions versions
+    versions=$(digest_of "$(stub_python_version)" "$(listed_versions local-triton)")
+    if ! [ -x "$local_triton/bin/tritonserver" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$versions" ]; then
+      unpack_triton
+      printf '%s\n' "$versions" >"$stamp"
+    fi
     PATH=$local_triton/bin:$PATH
   fi
   PATH=$venv/bin:$PATH
