@@ -54,6 +54,7 @@ ERROR_EXAMPLES: Final[Mapping[str, str]] = {
     "model_failed": "the model failed on this request",
     "overloaded": "the gateway serves as many requests as it can; try again later",
     "loading": "the model is being loaded; try again later",
+    "lookup_failed": "the name server does not answer; try again later",
     "deadline": "the request's time was up before it was answered",
 }
 

@@ -83,6 +83,7 @@ class RecordMiddleware:
             "duration_ms": round(seconds * 1e3, 2),
             "phases_ms": record.timings_ms,
             **record.sizes,
+            **record.notes,
             "response_bytes": response_bytes,
         }
         _log.log(logging.DEBUG if route in QUIET_ROUTES else logging.INFO, "request", extra={"fields": fields})

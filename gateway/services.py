@@ -44,11 +44,12 @@ class Services:
 @asynccontextmanager
 async def running_services(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
     """Everything connected; closed when the context ends."""
-    segmenter = TritonSegmenter(settings.triton_grpc_url, traced=settings.traces == "on")
+    segmenter = TritonSegmenter(
+        settings.triton_grpc_url, keepalive_s=settings.triton_keepalive_s, traced=settings.traces == "on"
+    )
     catalog = ModelCatalog(settings)
-    resolver = Resolver()
     fetcher = Fetcher(
-        resolve=resolver,
+        resolve=Resolver(),
         policy=AddressPolicy(settings.url_fetch_allowed_networks),
         max_image_bytes=settings.max_image_bytes,
         on_blocked=metrics.count_blocked_fetch,
@@ -62,7 +63,6 @@ async def running_services(settings: Settings, metrics: Metrics) -> AsyncIterato
         encoders=CapacityLimiter(min(MAX_ENCODERS, cpu_count() or 1)),
         fetcher=fetcher if settings.url_fetch == "on" else None,
     )
-    resolver.close()
     await catalog.close()
     await segmenter.close()
 

@@ -1,6 +1,7 @@
 """The client of Triton's `segment`."""
 
 import asyncio
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,14 +30,6 @@ OUTPUTS: Final = (
 ANSWER_GRACE_S: Final = 2.0  # Triton keeps the deadline itself; this is for its answer to arrive
 READY_TIMEOUT_S: Final = 2.0
 
-# Given any, tritonclient leaves its own ones out, so the bounds on messages stand here, too. Without the last two gRPC
-# waits up to two minutes between attempts to reach a Triton that was started again.
-_CHANNEL: Final = (
-    ("grpc.max_send_message_length", grpcclient.MAX_GRPC_MESSAGE_SIZE),
-    ("grpc.max_receive_message_length", grpcclient.MAX_GRPC_MESSAGE_SIZE),
-    ("grpc.initial_reconnect_backoff_ms", 250),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-)
 _CODED_MESSAGE: Final = re.compile(r"\[([a-z_]+)\] (.*)", re.DOTALL)
 
 
@@ -64,9 +57,16 @@ class SegmentRequest:
 class TritonSegmenter:
     """Calls Triton over gRPC; one for the whole application."""
 
-    def __init__(self, url: str, *, traced: bool = False) -> None:
-        """`traced` passes the trace of the request that is being served on to Triton."""
-        self._client = grpcclient.InferenceServerClient(url, channel_args=list(_CHANNEL))
+    def __init__(self, url: str, *, keepalive_s: float, traced: bool = False) -> None:
+        """Takes Triton's address.
+
+        Args:
+            url: host and port.
+            keepalive_s: so long a Triton with requests may be silent before it is pinged, and the ping unanswered
+                before those requests fail.
+            traced: passes the trace of the request that is being served on to Triton.
+        """
+        self._client = grpcclient.InferenceServerClient(url, channel_args=_channel_options(keepalive_s))
         self._traced = traced
 
     async def close(self) -> None:
@@ -99,6 +99,28 @@ class TritonSegmenter:
         except InferenceServerException as error:
             raise _api_error(error) from error
         return _read(result)
+
+
+def _channel_options(keepalive_s: float) -> list[tuple[str, int]]:
+    """gRPC's options. Given any, tritonclient leaves its own ones out, so the bounds on messages stand here, too."""
+    keepalive_ms = math.ceil(keepalive_s * 1e3)
+    return [
+        ("grpc.max_send_message_length", grpcclient.MAX_GRPC_MESSAGE_SIZE),
+        ("grpc.max_receive_message_length", grpcclient.MAX_GRPC_MESSAGE_SIZE),
+        # Proxies of the environment lead to the web; Triton is a part of this service.
+        ("grpc.enable_http_proxy", 0),
+        # Otherwise a Triton that hangs, or whose host is gone, is noticed at the requests' deadlines. The bound on
+        # pings without data is lifted, since nothing is sent while a long request runs.
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        ("grpc.keepalive_timeout_ms", keepalive_ms),
+        ("grpc.http2.ping_timeout_ms", keepalive_ms),  # of gRPC's own pings, which stand in for those where one is out
+        ("grpc.http2.max_pings_without_data", 0),
+        # A connection that is accepted and then silent is given up as soon (gRPC's own: 20 s); and a Triton that was
+        # started again is found at once (gRPC's own: up to two minutes between attempts).
+        ("grpc.min_reconnect_backoff_ms", keepalive_ms),
+        ("grpc.initial_reconnect_backoff_ms", 250),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+    ]
 
 
 def _inputs(request: SegmentRequest) -> list[Any]:
