@@ -20,8 +20,8 @@ from gateway.middleware import (
 from gateway.routes import health, metrics, models, segment
 from gateway.services import running_services
 from gateway.settings import Settings
+from gateway.version import VERSION
 
-VERSION: Final = "0.1.0"
 BASE64_GROWTH: Final = 4 / 3
 FIELDS_BYTES: Final = 1_000_000  # what a request may hold beside its image
 

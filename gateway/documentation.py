@@ -67,7 +67,8 @@ def request_body() -> dict[str, Any]:
     by_url, by_file = ({"required": [*fields["required"], name]} for name in ("image_url", "image_file"))
 
     def body(images: dict[str, Any], needed: dict[str, Any]) -> dict[str, Any]:
-        return {"schema": {**fields, "properties": {**images, **fields["properties"]}, **needed}}
+        properties = {**images, **fields["properties"]}
+        return {"schema": {**fields, "properties": properties, "additionalProperties": False, **needed}}
 
     multipart = {
         **body({"image_file": upload, "image_url": url}, {"oneOf": [by_file, by_url]}),

@@ -16,7 +16,7 @@ from gateway.fetching.addresses import AddressPolicy
 from gateway.fetching.network import Resolver
 from gateway.metrics import Metrics
 from gateway.model_catalog import ModelCatalog
-from gateway.schemas import Models
+from gateway.schemas import Models, Version
 from gateway.settings import Settings
 from gateway.triton import TritonSegmenter
 
@@ -36,6 +36,7 @@ class Services:
     segmenter: TritonSegmenter
     readiness: Cached[bool]
     models: Cached[Models]
+    version: Cached[Version]
     admission: Admission
     encoders: CapacityLimiter
     fetcher: Fetcher | None
@@ -59,6 +60,7 @@ async def running_services(settings: Settings, metrics: Metrics) -> AsyncIterato
         segmenter=segmenter,
         readiness=Cached(segmenter.is_ready),
         models=Cached(catalog.read),
+        version=Cached(segmenter.version),
         admission=Admission(settings.max_concurrent_requests, metrics.in_flight),
         encoders=CapacityLimiter(min(MAX_ENCODERS, cpu_count() or 1)),
         fetcher=fetcher if settings.url_fetch == "on" else None,

@@ -41,6 +41,7 @@ class Settings(BaseSettings):
         cors_origins: web origins whose pages may call the API.
         docs: whether /docs, /redoc and /openapi.json are served.
         traces: whether OpenTelemetry spans are recorded and their context is passed on to Triton.
+        unknown_fields: whether fields of a request that there are not are refused or passed over.
         url_fetch: whether `image_url` may be an http or https URL.
         url_fetch_allowed_networks: networks that may be fetched from although they are not public.
         max_image_bytes: size of an encoded image.
@@ -61,6 +62,7 @@ class Settings(BaseSettings):
     cors_origins: Origins = ()
     docs: Switch = "on"
     traces: Switch = "off"
+    unknown_fields: Literal["refuse", "ignore"] = "refuse"
     url_fetch: Switch = "on"
     url_fetch_allowed_networks: Networks = ()
     max_image_bytes: int = Field(default=20_000_000, ge=1)

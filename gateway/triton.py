@@ -13,7 +13,9 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.deadline import time_is_up
 from gateway.errors import STATUS_OF_CODE, ApiError
-from gateway.segmentation import Segmentation, SegmentedObject
+from gateway.schemas import Version
+from gateway.segmentation import Segmentation, SegmentedObject, Target
+from gateway.version import VERSION
 
 MODELS: Final = ("paligemma", "token_parser", "mask_decoder", "segment")
 OUTPUTS: Final = (
@@ -26,6 +28,8 @@ OUTPUTS: Final = (
     "input_image",
     "image_size",
     "finish_reason",
+    "targets",
+    "target",
 )
 ANSWER_GRACE_S: Final = 2.0  # Triton keeps the deadline itself; this is for its answer to arrive
 READY_TIMEOUT_S: Final = 2.0
@@ -80,6 +84,14 @@ class TritonSegmenter:
             return all(await asyncio.gather(*probes))
         except InferenceServerException:
             return False
+
+    async def version(self) -> Version:
+        """The gateway's version, and the server's where it answers."""
+        try:
+            metadata = await self._client.get_server_metadata(client_timeout=READY_TIMEOUT_S)
+        except InferenceServerException:
+            return Version(version=VERSION, triton=None)
+        return Version(version=VERSION, triton=metadata.version)
 
     async def segment(self, request: SegmentRequest) -> Segmentation:
         """One answer; raises ApiError where there is none."""
@@ -139,7 +151,9 @@ def _bytes_input(name: str, value: bytes) -> Any:
 
 def _read(result: Any) -> Segmentation:
     arrays = {name: result.as_numpy(name) for name in OUTPUTS}
-    rows = zip(arrays["boxes"], arrays["labels"], arrays["scores"], arrays["masks"], arrays["has_mask"], strict=True)
+    columns = ("boxes", "labels", "scores", "masks", "has_mask", "target")
+    rows = zip(*(arrays[name] for name in columns), strict=True)
+    targets = zip(arrays["targets"], arrays["finish_reason"], strict=True)
     height, width = arrays["image_size"].tolist()
     return Segmentation(
         objects=[
@@ -149,9 +163,11 @@ def _read(result: Any) -> Segmentation:
                 score=float(scores[0]),
                 mask_logits=mask if has_mask else None,
                 mask_score=float(scores[1]) if has_mask else None,
+                target=int(target),
             )
-            for box, label, scores, mask, has_mask in rows
+            for box, label, scores, mask, has_mask, target in rows
         ],
+        targets=[Target(text.decode(errors="replace"), reason.decode()) for text, reason in targets],
         text=arrays["text"][0].decode(errors="replace"),
         input_image=arrays["input_image"],
         original_hw=(height, width),

@@ -42,7 +42,12 @@ async def segment(request: Request) -> Response:
 async def _receive(request: Request, services: Services, deadline: Deadline) -> SegmentInput:
     try:
         async with asyncio.timeout(deadline.remaining_s()):
-            return await read_segment_input(request, max_image_bytes=services.settings.max_image_bytes)
+            settings = services.settings
+            return await read_segment_input(
+                request,
+                max_image_bytes=settings.max_image_bytes,
+                refuse_unknown_fields=settings.unknown_fields == "refuse",
+            )
     except TimeoutError as error:
         raise ApiError("request_timeout", "the request took too long to arrive") from error
 

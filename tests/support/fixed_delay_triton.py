@@ -55,6 +55,8 @@ def make_answer() -> Any:
         "input_image": picture.astype(np.uint8),
         "image_size": np.array([480, 640], np.int32),
         "finish_reason": texts(["eos"]),
+        "targets": texts(["cat"]),
+        "target": np.array([0], np.int32),
     }
     response = service_pb2.ModelInferResponse(model_name="segment", model_version="1")
     for name, array in outputs.items():
