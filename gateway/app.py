@@ -14,6 +14,7 @@ from gateway.middleware import (
     QUIET_ROUTES,
     REQUEST_ID_HEADER,
     BodyLimitMiddleware,
+    FailureMiddleware,
     RecordMiddleware,
     SecurityHeadersMiddleware,
 )
@@ -83,6 +84,7 @@ def _telemetry(settings: Settings) -> Any:
 def _add_middleware(app: FastAPI, settings: Settings, collected: Metrics) -> None:
     """What is added last is outermost."""
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=int(settings.max_image_bytes * BASE64_GROWTH) + FIELDS_BYTES)
+    app.add_middleware(FailureMiddleware)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -73,6 +73,7 @@ class ApiError(Exception):
         code: what clients can switch on; decides the HTTP status.
         detail: what the caller can do, in words.
         notes: for the log and not for the caller, by field.
+        retry_after_s: when another try is worth while; None for what the status says.
     """
 
     def __init__(self, code: str, detail: str) -> None:
@@ -80,6 +81,7 @@ class ApiError(Exception):
         self.code = code
         self.detail = detail
         self.notes: dict[str, str] = {}
+        self.retry_after_s: int | None = None
 
     @property
     def status(self) -> int:
@@ -96,7 +98,10 @@ def install_error_handlers(app: FastAPI) -> None:
         notes.update(error.notes)
         if error.__cause__ is not None and error.code in CODES_WITH_CAUSE:
             notes["cause"] = _describe_cause(error.__cause__)
-        return error_response(request, status=error.status, code=error.code, detail=error.detail)
+        response = error_response(request, status=error.status, code=error.code, detail=error.detail)
+        if error.retry_after_s is not None:
+            response.headers["Retry-After"] = str(error.retry_after_s)
+        return response
 
     async def validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)

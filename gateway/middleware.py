@@ -33,7 +33,7 @@ _log = logging.getLogger("gateway.access")
 
 
 class RecordMiddleware:
-    """Gives a request its id and record, answers what failed unforeseen, and writes the access line and the metrics.
+    """Gives a request its id and record, and writes the access line and the metrics.
 
     The id is the client's X-Request-ID where that is well-formed; it is returned with every response.
     """
@@ -62,10 +62,6 @@ class RecordMiddleware:
 
         try:
             await self._app(scope, receive, watched_send)
-        except Exception as error:
-            if status:  # the answer has begun: all that is left is to break it off
-                raise
-            await unknown_error_response(Request(scope), error)(scope, receive, watched_send)
         finally:
             self._finish(scope, record, status, response_bytes)
 
@@ -87,6 +83,29 @@ class RecordMiddleware:
             "response_bytes": response_bytes,
         }
         _log.log(logging.DEBUG if route in QUIET_ROUTES else logging.INFO, "request", extra={"fields": fields})
+
+
+class FailureMiddleware:
+    """Answers what failed unforeseen; inside CORSMiddleware, so that a page may read that answer, too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection."""
+        begun = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except Exception as error:
+            if begun or scope["type"] != "http":  # all that is left is to break it off
+                raise
+            await unknown_error_response(Request(scope), error)(scope, receive, send)
 
 
 class SecurityHeadersMiddleware:

@@ -37,6 +37,7 @@ class Services:
     readiness: Cached[bool]
     models: Cached[Models]
     version: Cached[Version]
+    catalog: ModelCatalog
     admission: Admission
     encoders: CapacityLimiter
     fetcher: Fetcher | None
@@ -61,6 +62,7 @@ async def running_services(settings: Settings, metrics: Metrics) -> AsyncIterato
         readiness=Cached(segmenter.is_ready),
         models=Cached(catalog.read),
         version=Cached(segmenter.version),
+        catalog=catalog,
         admission=Admission(settings.max_concurrent_requests, metrics.in_flight),
         encoders=CapacityLimiter(min(MAX_ENCODERS, cpu_count() or 1)),
         fetcher=fetcher if settings.url_fetch == "on" else None,

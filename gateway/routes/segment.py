@@ -63,8 +63,13 @@ async def _answer(received: SegmentInput, services: Services, record: RequestRec
         timeout_s=deadline.remaining_s(),
         request_id=record.request_id,
     )
-    with record.phase("inference"):
-        segmentation = await services.segmenter.segment(asked)
+    try:
+        with record.phase("inference"):
+            segmentation = await services.segmenter.segment(asked)
+    except ApiError as error:
+        if error.code == "loading":
+            error.retry_after_s = await services.catalog.retry_after_s(record.phases_s["inference"])
+        raise
     record.sizes["objects"] = len(segmentation.objects)
     body = await to_thread.run_sync(
         _encode, received.form, segmentation, services, record, deadline, limiter=services.encoders

@@ -105,6 +105,35 @@ def test_other_origins_only_where_configured() -> None:
         assert "X-Request-ID" in response.headers["access-control-expose-headers"]
 
 
+def test_a_page_may_read_every_error() -> None:
+    """An answer without CORS headers is a "network error" to a page, whatever it says."""
+    app = create_app(
+        Settings(triton_grpc_url=NO_TRITON, cors_origins="https://app.example", max_image_bytes=10)  # type: ignore[arg-type]
+    )
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise RuntimeError
+
+    headers = {"Origin": "https://app.example"}
+    with TestClient(app, raise_server_exceptions=False) as opened:
+        answers = [
+            opened.get("/broken", headers=headers),
+            opened.get("/nowhere", headers=headers),
+            opened.get("/segment", headers=headers),
+            opened.post("/segment", headers=headers),
+            opened.post("/segment", headers=headers, data={"prompt": "cat"}),
+            opened.post("/segment", headers=headers, data={"prompt": "x" * 3_000_000}),
+            opened.post("/segment", headers=headers, json={"image_url": "data:,x"}),
+            opened.post("/segment", headers=headers, data={"prompt": "cat"}, files={"image_file": b"x" * 11}),
+            opened.post("/segment", headers=headers, data={"prompt": "cat"}, files={"image_file": b"x"}),
+        ]
+    assert [answer.status_code for answer in answers] == [500, 404, 405, 415, 400, 413, 422, 413, 503]
+    for answer in answers:
+        assert answer.headers["access-control-allow-origin"] == "https://app.example", answer.status_code
+        assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
+
+
 @pytest.mark.parametrize("path", ["/", "/segment", "/nowhere", "/docs", "/metrics"])
 def test_browsers_are_told_to_be_careful(path: str) -> None:
     with client() as opened:
