@@ -7,7 +7,7 @@ from typing import Any, Final
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway.access import ApiKeys, require_key
+from gateway.access import KEY_HEADER, KeyFile, require_key
 from gateway.errors import install_error_handlers
 from gateway.metrics import Metrics
 from gateway.middleware import (
@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(metrics.router)
     protection = []
     if settings.api_keys_file is not None:
-        app.state.api_keys = ApiKeys.from_file(settings.api_keys_file)
+        app.state.api_keys = KeyFile(settings.api_keys_file)
         protection = [Depends(require_key)]
     app.include_router(segment.router, dependencies=protection)
     app.include_router(models.router, dependencies=protection)
@@ -90,7 +90,7 @@ def _add_middleware(app: FastAPI, settings: Settings, collected: Metrics) -> Non
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", REQUEST_ID_HEADER],
+            allow_headers=["Authorization", "Content-Type", KEY_HEADER.model.name, REQUEST_ID_HEADER],
             expose_headers=["Retry-After", REQUEST_ID_HEADER],
         )
     app.add_middleware(RecordMiddleware, metrics=collected)

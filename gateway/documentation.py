@@ -43,7 +43,7 @@ ERROR_EXAMPLES: Final[Mapping[str, str]] = {
     "invalid_image": "the image cannot be read; send JPEG, PNG, WebP or another common format",
     "invalid_url": "the data: URL is not valid base64",
     "fetch_failed": UNREACHABLE,
-    "unauthorized": "send a valid key in the header Authorization: Bearer <key>",
+    "unauthorized": "send a valid key in the header Authorization: Bearer <key>, or X-API-Key",
     "model_not_allowed": "this model may not be asked for",
     "model_not_found": "there is no such model",
     "request_timeout": "the request took too long to arrive",

@@ -37,7 +37,7 @@ class Settings(BaseSettings):
             it does not answer for as long, its requests fail.
         model_id: the model that answers where a request names none; for the answers' `model_id` only.
         allowed_model_ids: patterns of what requests may ask for; the engine decides, the gateway only tells.
-        api_keys_file: accepted keys, one a line; None lets everybody in.
+        api_keys_file: accepted keys, one a line, maybe with names; None lets everybody in.
         cors_origins: web origins whose pages may call the API.
         docs: whether /docs, /redoc and /openapi.json are served.
         traces: whether OpenTelemetry spans are recorded and their context is passed on to Triton.

@@ -130,6 +130,7 @@ def test_metrics_by_route_template(client: TestClient) -> None:
     assert found["gateway_fetches_blocked_total['private']"] == 1
     assert found["gateway_phase_seconds_count['inference']"] == 1
     assert found["gateway_requests_in_flight[]"] == 0
+    assert found["process_resident_memory_bytes[]"] > 0 and found["process_open_fds[]"] > 0
     assert found["gateway_image_bytes_count[]"] == 1
 
 
