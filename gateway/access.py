@@ -60,7 +60,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
 
 
 class KeyFile:
-    """The keys of a file, as it is now: it is looked at once a second at most. A broken file leaves the keys as they were."""
+    """The keys of a file that is looked at once a second at most; a broken file leaves the keys as they were."""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError or ValueError for a file without keys."""

@@ -19,6 +19,7 @@ from gateway.middleware import (
     SecurityHeadersMiddleware,
 )
 from gateway.routes import health, metrics, models, segment
+from gateway.routes.documentation import add_documentation
 from gateway.services import running_services
 from gateway.settings import Settings
 from gateway.version import VERSION
@@ -47,12 +48,16 @@ def create_app(settings: Settings) -> FastAPI:
         version=VERSION,
         description="Text-prompted image segmentation with PaliGemma 2 mix on NVIDIA Triton.",
         lifespan=lifespan,
-        **_documentation_urls(settings),
+        docs_url=None,  # FastAPI's own pages load their scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs == "on" else None,
         telemetry=_telemetry(settings),
     )
     app.state.metrics = collected
     app.include_router(health.router)
     app.include_router(metrics.router)
+    if settings.docs == "on":
+        add_documentation(app)
     protection = []
     if settings.api_keys_file is not None:
         app.state.api_keys = KeyFile(settings.api_keys_file)
@@ -62,11 +67,6 @@ def create_app(settings: Settings) -> FastAPI:
     install_error_handlers(app)
     _add_middleware(app, settings, collected)
     return app
-
-
-def _documentation_urls(settings: Settings) -> dict[str, Any]:
-    names = {"docs_url": "/docs", "redoc_url": "/redoc", "openapi_url": "/openapi.json"}
-    return names if settings.docs == "on" else dict.fromkeys(names)
 
 
 def _telemetry(settings: Settings) -> Any:
