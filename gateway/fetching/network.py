@@ -53,10 +53,11 @@ class Resolver:
                 answer.set_result(addresses or [])
 
         def run() -> None:
-            addresses, failure = None, None
+            addresses: list[Address] | None = None
+            failure: Exception | None = None
             try:
                 addresses = _look_up(host, port)
-            except (OSError, ValueError) as error:
+            except Exception as error:
                 failure = error
             with contextlib.suppress(RuntimeError):  # the application has ended meanwhile
                 loop.call_soon_threadsafe(finish, addresses, failure)
