@@ -186,6 +186,7 @@ class Server:
             f"--http-restricted-api={closed}",
             f"--grpc-restricted-protocol={closed}",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            "--grpc-http2-max-ping-strikes=0",  # a client with a long request may ping as often as it likes
             "--disable-auto-complete-config",  # the configurations are complete; completing them would cost a start
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
             *options.extra_options,

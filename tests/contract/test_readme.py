@@ -1,11 +1,15 @@
 """What the README says of files, variables and metrics, held against the tree."""
 
+import base64
+import io
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from documents import README, first_cells, section
+from PIL import Image
 
 from gateway.settings import Settings
 from paligemma_engine.metrics import FAMILIES, MetricKind
@@ -81,6 +85,23 @@ def test_a_command_exists(script: str) -> None:
     path = REPOSITORY / script
     assert path.is_file()
     assert path.suffix == ".py" or path.stat().st_mode & 0o111
+
+
+def test_the_python_example_bears_a_box_without_width(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A box narrower than half a pixel is rounded to none, and there is no picture of that size."""
+    picture = io.BytesIO()
+    Image.new("L", (64, 64), 255).save(picture, "PNG")
+    encoded = base64.b64encode(picture.getvalue()).decode()
+    found = {"mask": encoded, "label": "hair", "score": 0.5}
+    boxes = [[10, 5, 10, 9], [64, 5, 64, 64], [3, 4, 5, 4]]
+    answer = {"image": encoded, "masks": [{**found, "coordinates": box} for box in boxes]}
+    monkeypatch.setattr("requests.post", lambda *_, **__: SimpleNamespace(json=lambda: answer))
+    monkeypatch.chdir(REPOSITORY)
+    (program,) = re.findall(r"^```python\n(import base64.*?)^```", README, re.MULTILINE | re.DOTALL)
+    exec(program, {})
+    assert capsys.readouterr().out.count("hair") == len(boxes)
 
 
 def test_files_stay_short() -> None:
