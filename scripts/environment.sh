@@ -60,7 +60,7 @@ show_progress() {
   if [ -t 1 ]; then printf '\r\033[K'; fi
 }
 
-pip_step() { # LINE BEFORE: a line of pip's output in at most 46 letters; what was before where it says no step
+pip_step() { # LINE BEFORE: a line of pip's output in at most 54 letters; what was before where it says no step
   local line=${1#"${1%%[![:space:]]*}"}
   case $line in
     Installing\ collected\ packages*) printf 'Installing collected packages' ;;
@@ -68,7 +68,7 @@ pip_step() { # LINE BEFORE: a line of pip's output in at most 46 letters; what w
       line=${line%% (from *}
       line=${line/http*\//} # an index other than PyPI is named with the whole address
       line=${line/-[cp][py][0-9]*.whl/}
-      printf '%s' "${line:0:46}"
+      printf '%s' "${line:0:54}"
       ;;
     *) printf '%s' "$2" ;;
   esac
@@ -96,7 +96,7 @@ unpack_triton() {
   mv "$packaged/python_backend_stubs/$version/triton_python_backend_stub" "$local_triton/backends/python/"
   chmod +x "$packaged/bin/tritonserver" "$local_triton/backends/python/triton_python_backend_stub"
   libpython=$("$venv/bin/python" -c 'import sys, sysconfig
-print(*dict.fromkeys([sysconfig.get_config_var("LIBDIR"), sys.base_prefix + "/lib"]), sep=":")')
+print(*dict.fromkeys([sys.base_prefix + "/lib", sysconfig.get_config_var("LIBDIR")]), sep=":")')
   cat >"$local_triton/bin/tritonserver.part" <<WRAPPER
 #!/usr/bin/env bash
 export LD_LIBRARY_PATH=$libpython:$wheel/nvidia_pytriton.libs\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
