@@ -15,6 +15,7 @@ mypy
 for file in model_repository/*/1/model.py scripts/*.py; do
   mypy --no-error-summary "$file"
 done
+python scripts/constraints.py --check
 shellcheck --external-sources scripts/*.sh .ci/run
 
 schema() { check-jsonschema --quiet --builtin-schema "vendor.$1" "${@:2}"; }

@@ -69,7 +69,7 @@ def segment_sample(stack: Stack) -> None:
     print(f"{'sample':<14} answered in {time.monotonic() - started:.1f} s   {SAMPLE_PROMPT}\n")
     print_objects(answer["masks"])
     OVERLAY.write_bytes(base64.b64decode(answer["overlay"]))
-    print(f"\noverlay        {OVERLAY.relative_to(REPOSITORY)}")
+    print(f"\noverlay        {OVERLAY}")
 
 
 def print_objects(masks: list[dict[str, Any]]) -> None:
@@ -83,9 +83,11 @@ def print_objects(masks: list[dict[str, Any]]) -> None:
 
 def serve(stack: Stack) -> None:
     """Says how to use it, and waits for Ctrl-C."""
-    picture, prompt = SAMPLE.relative_to(REPOSITORY), shlex.quote("prompt=segment blue star")
-    print(f"\ntry            curl {stack.url}/segment -F image_file=@{picture} --form-string {prompt}")
-    print(f"documentation  {stack.url}/docs\nserving until Ctrl-C", flush=True)
+    picture = shlex.quote(f"image_file=@{SAMPLE}")
+    fields = "-F 'prompt=segment blue star' -F return_image=false"
+    print(f"page           {stack.url}/docs\nAPI            {stack.url}/segment")
+    print(f"try            curl -s {stack.url}/segment -F {picture} {fields}")
+    print("serving until Ctrl-C", flush=True)
     while True:
         stack.check()
         time.sleep(POLL_S)

@@ -125,6 +125,7 @@ def test_no_secret_gets_into_an_image() -> None:
     allowed = (REPOSITORY / ".dockerignore").read_text().splitlines()
     assert "*" in allowed
     assert {line for line in allowed if line.startswith("!")} == {
+        "!constraints.txt",
         "!pyproject.toml",
         "!gateway/",
         "!model_repository/",
