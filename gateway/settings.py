@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     triton_grpc_url: str = "localhost:8011"
     triton_metrics_url: str = "http://localhost:8012/metrics"
     model_id: str = "google/paligemma2-3b-mix-448"
-    allowed_model_ids: Patterns = ("google/paligemma*",)
+    allowed_model_ids: Patterns = ("google/paligemma*-mix-*",)
     api_keys_file: Path | None = None
     cors_origins: Origins = ()
     docs: Switch = "on"
