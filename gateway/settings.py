@@ -57,7 +57,7 @@ class Settings(BaseSettings):
     triton_metrics_url: str = "http://localhost:8012/metrics"
     triton_keepalive_s: float = Field(default=10.0, gt=0)
     model_id: str = "google/paligemma2-3b-mix-448"
-    allowed_model_ids: Patterns = ("google/paligemma*",)
+    allowed_model_ids: Patterns = ("google/paligemma*-mix-*",)
     api_keys_file: Path | None = None
     cors_origins: Origins = ()
     docs: Switch = "on"

@@ -9,11 +9,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
 from hub_server import CHUNK_BYTES, HUB_TOKEN_FILE, HubServer, Repository, hub_environment
 
+import paligemma_engine.hub
 from paligemma_engine import EngineConfig, EngineError
 from paligemma_engine.config import HUB_CACHE_FOLDER
 from paligemma_engine.errors import HubFailed, ModelFailed, ModelGated, ModelNotAllowed, ModelNotFound
@@ -228,8 +230,15 @@ def test_what_others_put_into_the_cache_is_refused_but_stays(hub: HubServer, tmp
     assert (find(tmp_path) / LARGEST).read_bytes() == WEIGHTS
 
 
-def test_two_at_once_download_once(hub: HubServer, tmp_path: Path) -> None:
-    hub.repositories[NAME].delay_s = 0.03
+def test_two_at_once_download_once(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have found nothing in the cache when they begin."""
+    both, original = threading.Barrier(2), paligemma_engine.hub._download_config
+
+    def together(source: dict[str, Any]) -> Path:
+        both.wait(30)
+        return original(source)
+
+    monkeypatch.setattr(paligemma_engine.hub, "_download_config", together)
     folders: list[Path] = []
     threads = [threading.Thread(target=lambda: folders.append(find(tmp_path))) for _ in range(2)]
     for thread in threads:

@@ -48,8 +48,12 @@ _CHUNK_BYTES: Final = 1 << 20
 _LARGEST_NUMBER_BYTES: Final = 4  # float32
 
 
-def find_checkpoint(config: EngineConfig) -> Path:
+def find_checkpoint(config: EngineConfig, on_found: OnFound = lambda _folder, _size: None) -> Path:
     """The folder that holds `config.model_id`, downloaded if need be.
+
+    Args:
+        config: settings.
+        on_found: as `download`.
 
     Raises:
         ModelNotFound: the hub has no such model or revision.
@@ -57,9 +61,10 @@ def find_checkpoint(config: EngineConfig) -> Path:
         ModelFailed: what is there is no PaliGemma checkpoint in safetensors.
         HubFailed: the hub cannot be reached, or sent something else than it promised.
     """
-    return find_here(config) or download(
-        ModelId.parse(config.model_id), models_dir=config.models_dir, token=config.hf_token
-    )
+    if (folder := find_here(config)) is not None:
+        return folder
+    wanted = ModelId.parse(config.model_id)
+    return download(wanted, models_dir=config.models_dir, token=config.hf_token, on_found=on_found)
 
 
 def find_here(config: EngineConfig) -> Path | None:

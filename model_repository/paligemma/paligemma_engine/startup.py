@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,11 +21,10 @@ from paligemma_engine.errors import ModelFailed
 from paligemma_engine.execution import CudaGraphs, Execution
 from paligemma_engine.fit import Memory, require_disk
 from paligemma_engine.fused_tiles import own_tiles_fit, tiles_within
-from paligemma_engine.hub import download, find_here
+from paligemma_engine.hub import find_checkpoint, find_here
 from paligemma_engine.loading import load_files
 from paligemma_engine.memory_plan import plan_slots, too_large
 from paligemma_engine.metrics import EngineMetrics
-from paligemma_engine.model_id import ModelId
 from paligemma_engine.model_pool import MakeRoom, ModelPool
 from paligemma_engine.runner import ModelRunner
 
@@ -115,14 +115,8 @@ class CheckpointLoader:
             if not is_adapter(folder):  # its base is asked for next
                 self._require(config, CheckpointFiles(folder), size)
 
-        def find(config: EngineConfig) -> Path:
-            wanted = ModelId.parse(config.model_id)
-            return find_here(config) or download(
-                wanted, models_dir=config.models_dir, token=config.hf_token, on_found=require_fit
-            )
-
         try:
-            files = _files_of(config, find)
+            files = _files_of(config, partial(find_checkpoint, on_found=require_fit))
         finally:
             self._metrics.remove(families.MODELS_LOADING, model_id=config.model_id)
         assert files is not None
