@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Self, Unpack
 import httpx2
 
 from paligemma_client import plans
-from paligemma_client.errors import ClientError, DeadlineExceeded
+from paligemma_client.errors import ClientError, DeadlineExceeded, FetchFailed
 from paligemma_client.events import ObjectReader
 from paligemma_client.models import Models
 from paligemma_client.objects import FoundObject, Result
@@ -140,7 +140,7 @@ class Client:
                     lines = stack.enter_context(self._transport.stream(question, timeout_s))
                     return _Opened(stack.pop_all(), lines)
             case Fetch(address, timeout_s):
-                with translated(address):
+                with translated(address, FetchFailed):
                     response = self._web.get(address, timeout=timeouts(timeout_s), follow_redirects=True)
                 return check_fetched(response, address)
 
@@ -235,7 +235,7 @@ class AsyncClient:
                     lines = await stack.enter_async_context(self._transport.stream(question, timeout_s))
                     return _AsyncOpened(stack.pop_all(), lines)
             case Fetch(address, timeout_s):
-                with translated(address):
+                with translated(address, FetchFailed):
                     response = await self._web.get(address, timeout=timeouts(timeout_s), follow_redirects=True)
                 return check_fetched(response, address)
 

@@ -5,6 +5,7 @@ ClientError
   UnsupportedCall       the transport has no such call
   ConnectionFailed      the server cannot be reached, or went away
     DeadlineExceeded    no answer within the time that the caller gave
+    FetchFailed         the same of a picture's host
   ServerError           the server answered with an error; it has a code
     RequestRefused      the request is at fault
       NotAllowed        the key or the model is not accepted
@@ -34,6 +35,10 @@ class ConnectionFailed(ClientError):
 
 class DeadlineExceeded(ConnectionFailed):
     """There was no answer within the time that the caller gave."""
+
+
+class FetchFailed(ConnectionFailed):
+    """A picture's host cannot be reached, or does not give the picture now."""
 
 
 class ServerError(ClientError):

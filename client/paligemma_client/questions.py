@@ -64,11 +64,17 @@ def prompts_of(task: Task, prompt: Prompt) -> list[str]:
     if isinstance(prompt, str):
         return [" ".join(_split(task, prompt))]
     prompts = []
-    for word, group in groupby((_split(task, target) for target in prompt), key=lambda split: split[0]):
-        targets = [target for _, target in group]
+    for word, group in groupby((_split(task, part) for part in prompt), key=lambda split: split[0]):
+        targets = [target for _, part in group for target in targets_of(part)]
         for first in range(0, len(targets), MAX_TARGETS):
             prompts.append(f"{word} {TARGET_SEPARATOR.join(targets[first : first + MAX_TARGETS])}")
     return prompts
+
+
+def targets_of(prompt: str) -> list[str]:
+    """What a prompt asks for, without its task word, one by one."""
+    _, targets = _split("segment", prompt)
+    return [target.strip() for target in targets.split(TARGET_SEPARATOR.strip()) if target.strip()]
 
 
 def _split(task: Task, prompt: str) -> tuple[Task, str]:

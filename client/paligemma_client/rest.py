@@ -12,6 +12,7 @@ from paligemma_client.errors import (
     ClientError,
     ConnectionFailed,
     DeadlineExceeded,
+    FetchFailed,
     InvalidPicture,
     ServerError,
     kind_of_status,
@@ -143,28 +144,28 @@ def error_of(response: httpx2.Response) -> ServerError:
 
 
 def check_fetched(response: httpx2.Response, address: str) -> bytes:
-    """A picture from the web; an error that may pass is a ConnectionFailed, so that it is fetched again."""
+    """A picture from the web; an error that may pass is a FetchFailed, so that it is fetched again."""
     if response.status_code == _OK:
         return response.content
     message = f"{address} answers with HTTP {response.status_code}"
     if response.status_code in {429, 502, 503, 504}:
-        raise ConnectionFailed(message)
+        raise FetchFailed(message)
     raise InvalidPicture(message)
 
 
 @contextmanager
-def translated(what: str) -> Iterator[None]:
+def translated(what: str, unreachable: type[ConnectionFailed] = ConnectionFailed) -> Iterator[None]:
     """Errors of httpx2 as this package's."""
     try:
         yield
     except httpx2.ConnectTimeout as error:
-        raise ConnectionFailed(f"{what} cannot be reached: no connection within {CONNECT_TIMEOUT_S:g} s") from error
+        raise unreachable(f"{what} cannot be reached: no connection within {CONNECT_TIMEOUT_S:g} s") from error
     except httpx2.TimeoutException as error:
         raise DeadlineExceeded(f"{what} did not answer in time") from error
     except (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.TooManyRedirects) as error:
         raise ClientError(f"{what} cannot be asked: {error}") from error
     except (httpx2.TransportError, httpx2.DecodingError) as error:
-        raise ConnectionFailed(f"{what} cannot be reached or went away: {error or type(error).__name__}") from error
+        raise unreachable(f"{what} cannot be reached or went away: {error or type(error).__name__}") from error
 
 
 def _json(response: httpx2.Response) -> Any:

@@ -1,17 +1,22 @@
 """The Python client against the real gateway and the real Triton."""
 
 import asyncio
+import base64
+import contextlib
 import io
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import numpy as np
+import pycocotools.coco
 import pycocotools.mask
 import pytest
 from PIL import Image
 
 from paligemma_client import AsyncClient, Client, RequestRefused, Result, UnsupportedCall, masks
+from paligemma_client.command.__main__ import main
+from scenes import draw_scene
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SAMPLE = REPOSITORY / "docs" / "sample.png"
@@ -124,3 +129,32 @@ def test_a_large_picture_cut_by_cut(stack: Any) -> None:
     assert len(cut.objects) >= 4 >= len(whole.objects)
     for found in cut.objects:
         assert found.mask is not None and found.mask.shape == (960, 1280)
+
+
+@pytest.mark.parametrize("transport", ["rest", "triton"])
+def test_a_folder_through_the_command(stack: Any, transport: str, tmp_path: Path) -> None:
+    """Drawn pictures; the masks in the COCO file are those of the API."""
+    for seed in range(4):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        (tmp_path / "pictures" / f"{seed}.jpg").write_bytes(draw_scene(seed).jpeg())
+    coco = tmp_path / "coco.json"
+    asked = ["--prompt", "red circle", "--prompt", "blue square", "--prompt", "green star", "--coco", str(coco)]
+    served = ["--server", server(stack, transport), "--transport", transport, "--concurrency", "4"]
+    assert main([str(tmp_path / "pictures"), *asked, *served]) == 0
+    with contextlib.redirect_stdout(None):
+        loaded = pycocotools.coco.COCO(str(coco))
+    assert [image["file_name"] for image in loaded.dataset["images"]] == [f"{seed}.jpg" for seed in range(4)]
+    assert loaded.anns
+    fields = {
+        "prompt": "segment red circle ; blue square ; green star",
+        "mask_format": "full",
+        "coordinate_space": "original",
+    }
+    for image in loaded.dataset["images"]:
+        files = {"image_file": (tmp_path / "pictures" / image["file_name"]).read_bytes()}
+        entries = httpx2.post(f"{stack.url}/segment", data=fields, files=files, timeout=60).json()["masks"]
+        annotations = loaded.loadAnns(loaded.getAnnIds(imgIds=[image["id"]]))
+        assert len(entries) == len(annotations)
+        for entry, annotation in zip(entries, annotations, strict=True):
+            mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(entry["mask"]))))
+            assert np.array_equal(loaded.annToMask(annotation) > 0, mask)
