@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from tqdm import tqdm
 
@@ -23,7 +24,7 @@ from paligemma_client.errors import (
 )
 from paligemma_client.objects import Result
 
-FIRST_CALL_TIMEOUT_S = 10.0  # whether there is a server at all is found out sooner than one that went away is given up
+FIRST_CALL_TIMEOUT_S: Final = 10.0  # no server at all is found out sooner than one that went away is given up
 
 
 @dataclass(frozen=True, slots=True)
