@@ -14,6 +14,7 @@ from paligemma_client.formats import to_coco, to_fiftyone, to_supervision
 from paligemma_client.masks import Box, RunLengths
 from paligemma_client.outlines import Ring, rings_of
 from paligemma_client.pictures import open_upright
+from paligemma_client.questions import TARGET_SEPARATOR
 
 DEFAULT_TOLERANCE_PX: Final = 1.5  # the corners of a slanting edge's pixels lie in a strip that is nearly 2 pixels wide
 
@@ -40,8 +41,11 @@ class FoundObject:
 
     @property
     def category(self) -> str:
-        """What the user asked for, where that is known; else the label."""
-        return self.target or self.label
+        """What the user asked for, where the target is known and is one thing; else the label.
+
+        `detect a ; b` is one target for the server.
+        """
+        return self.label if self.target is None or TARGET_SEPARATOR.strip() in self.target else self.target
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:

@@ -74,6 +74,13 @@ def test_targets_are_named_where_the_server_says_which_is_which(call: Call) -> N
     assert (found.label, found.target, found.category) == ("cat", "the cat", "the cat")
 
 
+def test_several_things_to_detect_are_one_target_and_told_apart_by_label(call: Call) -> None:
+    targets = [{"target": "dog ; cat", "finish_reason": "eos"}]
+    with scripted_gateway(segment=[answer([{**ENTRY, "target": 0}], targets=targets)]) as gateway:
+        (found,) = call(gateway.url, "detect dog ; cat").objects
+    assert found.category == "cat"
+
+
 @pytest.mark.parametrize(
     "passing",
     [

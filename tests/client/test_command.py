@@ -122,7 +122,8 @@ def test_files_that_are_missing_are_written_again(gateway: ScriptedGateway, pict
 def test_outputs_within_the_pictures_folder_are_no_pictures(
     gateway: ScriptedGateway, pictures: Path, tmp_path: Path
 ) -> None:
-    command = [str(pictures), "--prompt", "cat", "--server", gateway.url, "--masks", str(pictures / "masks")]
+    outputs = ["--masks", str(pictures / "masks"), "--yolo", str(pictures / "yolo")]
+    command = [str(pictures), "--prompt", "cat", "--server", gateway.url, *outputs]
     assert (main(command), main(command), asked(gateway)) == (0, 0, 6)
 
 

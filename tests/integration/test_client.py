@@ -4,6 +4,10 @@ import asyncio
 import base64
 import contextlib
 import io
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,29 +136,38 @@ def test_a_large_picture_cut_by_cut(stack: Any) -> None:
 
 
 @pytest.mark.parametrize("transport", ["rest", "triton"])
-def test_a_folder_through_the_command(stack: Any, transport: str, tmp_path: Path) -> None:
-    """Drawn pictures; the masks in the COCO file are those of the API."""
-    for seed in range(4):
-        (tmp_path / "pictures").mkdir(exist_ok=True)
-        (tmp_path / "pictures" / f"{seed}.jpg").write_bytes(draw_scene(seed).jpeg())
-    coco = tmp_path / "coco.json"
-    asked = ["--prompt", "red circle", "--prompt", "blue square", "--prompt", "green star", "--coco", str(coco)]
+def test_a_list_of_pictures_through_the_command(stack: Any, transport: str, tmp_path: Path) -> None:
+    """Drawn pictures, each asked for what is on it; the masks in the COCO file are those of the API."""
+    scenes = {f"{seed}.jpg": draw_scene(seed) for seed in range(4)}
+    prompts = {name: " ; ".join(drawn.name for drawn in scene.objects) for name, scene in scenes.items()}
+    for name, scene in scenes.items():
+        (tmp_path / name).write_bytes(scene.jpeg())
+    pictures, coco = tmp_path / "list.csv", tmp_path / "coco.json"
+    pictures.write_text("picture,prompt\n" + "".join(f"{name},{prompt}\n" for name, prompt in prompts.items()))
     served = ["--server", server(stack, transport), "--transport", transport, "--concurrency", "4"]
-    assert main([str(tmp_path / "pictures"), *asked, *served]) == 0
+    assert main([str(pictures), "--coco", str(coco), *served]) == 0
     with contextlib.redirect_stdout(None):
         loaded = pycocotools.coco.COCO(str(coco))
-    assert [image["file_name"] for image in loaded.dataset["images"]] == [f"{seed}.jpg" for seed in range(4)]
-    assert loaded.anns
-    fields = {
-        "prompt": "segment red circle ; blue square ; green star",
-        "mask_format": "full",
-        "coordinate_space": "original",
-    }
+    assert [image["file_name"] for image in loaded.dataset["images"]] == list(scenes)
+    assert len(loaded.anns) >= len(scenes)
     for image in loaded.dataset["images"]:
-        files = {"image_file": (tmp_path / "pictures" / image["file_name"]).read_bytes()}
+        name = image["file_name"]
+        fields = {"prompt": prompts[name], "mask_format": "full", "coordinate_space": "original"}
+        files = {"image_file": (tmp_path / name).read_bytes()}
         entries = httpx2.post(f"{stack.url}/segment", data=fields, files=files, timeout=60).json()["masks"]
         annotations = loaded.loadAnns(loaded.getAnnIds(imgIds=[image["id"]]))
         assert len(entries) == len(annotations)
         for entry, annotation in zip(entries, annotations, strict=True):
             mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(entry["mask"]))))
             assert np.array_equal(loaded.annToMask(annotation) > 0, mask)
+
+
+@pytest.mark.parametrize("mark", ["result.draw()", "asyncio.run"])
+def test_the_examples_of_the_documentation(stack: Any, mark: str, tmp_path: Path) -> None:
+    text = (REPOSITORY / "docs" / "client.md").read_text()
+    (program,) = [block for block in re.findall(r"^```python\n(.*?)^```", text, re.M | re.S) if mark in block]
+    (tmp_path / "docs").symlink_to(REPOSITORY / "docs")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "client")}
+    command = [sys.executable, "-W", "error", "-c", program.replace("http://localhost:8000", stack.url)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

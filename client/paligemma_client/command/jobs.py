@@ -63,7 +63,7 @@ def find_jobs(options: Options) -> list[Job]:
             prompts.setdefault(listed.source, {}).update(dict.fromkeys(asked))
             names.setdefault(listed.source, listed.name)
     if not prompts:
-        raise UsageError(f"no pictures in {', '.join(options.pictures)}")
+        raise UsageError(f"no pictures in {', '.join(options.pictures)} (beside those that this command writes there)")
     names = _distinct(names)
     stems = Counter(str(PurePosixPath(name).with_suffix("")) for name in names.values())
     return [_job(source, names[source], tuple(asked), stems, options) for source, asked in prompts.items()]
@@ -109,10 +109,11 @@ def _listed(source: str, prompt: str | None = None) -> _Listed:
 
 def _in_folder(folder: Path, outputs: Sequence[Path]) -> Iterator[_Listed]:
     """All pictures below, but hidden ones and those that this command writes."""
+    whole = folder.resolve()  # not of each file: what is written has links to pictures in it
     for file in sorted(folder.rglob("*")):
         relative = file.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
-        ours = any(output in file.resolve().parents for output in outputs)
+        ours = any(output in (whole / relative).parents for output in outputs)
         if file.suffix.lower() in PICTURE_SUFFIXES and not hidden and not ours and file.is_file():
             yield _Listed(str(file), relative.as_posix())
 
