@@ -57,7 +57,7 @@ def test_http_and_grpc_give_equal_answers(stack: Any, sample_image: bytes) -> No
 
 @pytest.mark.parametrize("name", SEGMENT_OUTPUTS)
 def test_each_output_can_be_asked_for_alone(stack: Any, sample_image: bytes, name: str) -> None:
-    """Triton refused `text` alone: an output of the first step that was also an input of the next led into a deadlock."""
+    """Triton refused `text` alone: one output of the first step was an input of the next, too."""
     whole = stack.ask("grpc", sample_image, "segment blue star ; cyan ring")
     outputs = [tritonclient.grpc.InferRequestedOutput(name)]
     alone = stack.ask("grpc", sample_image, "segment blue star ; cyan ring", outputs=outputs)
