@@ -51,6 +51,7 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
 UNKNOWN_ERROR_STATUS: Final = 500
 
 HEADERS_OF_STATUS: Final[Mapping[int, Mapping[str, str]]] = {
+    408: {"Connection": "close"},  # the rest of the request may never come
     401: {"WWW-Authenticate": "Bearer"},
     503: {"Retry-After": "1"},
 }
