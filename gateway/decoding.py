@@ -30,7 +30,7 @@ MAX_FILES: Final = 2  # one is right; the second gets a message instead of the p
 
 # ASCII is UTF-8. Other encodings have decoders whose cost nobody bounds, and JSON and browsers do without them.
 CODECS: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("utf-8", "utf8", "us-ascii", "ascii"), "utf-8"),
+    **dict.fromkeys(("", "utf-8", "utf8", "us-ascii", "ascii"), "utf-8"),
     **dict.fromkeys(("iso-8859-1", "latin-1", "latin1"), "latin-1"),
 }
 

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-MAX_PROMPT_CHARACTERS: Final = 2000
+MAX_PROMPT_CHARACTERS: Final = 4096  # the engine's own limit
 MAX_MODEL_ID_CHARACTERS: Final = 256
 MAX_INT32: Final = 2**31 - 1  # what Triton's tensor can carry
 

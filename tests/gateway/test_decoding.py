@@ -139,15 +139,13 @@ def test_forms_are_bounded_beside_their_image() -> None:
     assert refused(URLENCODED, "prompt=schön".encode()) == "invalid_body"
 
 
-@pytest.mark.parametrize("charset", ["utf-8", "UTF8", '"utf-8"', "us-ascii", "iso-8859-1"])
+@pytest.mark.parametrize("charset", ["", "utf-8", "UTF8", '"utf-8"', "us-ascii", "iso-8859-1"])
 @pytest.mark.parametrize("media_type", [MULTIPART, URLENCODED, JSON])
 def test_harmless_charsets(charset: str, media_type: str) -> None:
     ContentType.parse(f"{media_type}; charset={charset}")
 
 
-@pytest.mark.parametrize(
-    "charset", ["punycode", "undefined", "idna", "utf-16", "utf-7", "base64", "rot13", "", "nonsense"]
-)
+@pytest.mark.parametrize("charset", ["punycode", "undefined", "idna", "utf-16", "utf-7", "base64", "rot13", "nonsense"])
 @pytest.mark.parametrize("media_type", [MULTIPART, URLENCODED, JSON])
 def test_other_charsets_are_refused(charset: str, media_type: str) -> None:
     with pytest.raises(ApiError) as error:
