@@ -112,7 +112,7 @@ def test_retry_after_follows_the_load(
 ) -> None:
     """Everybody was told to come again in a second, while a model took minutes to load."""
 
-    async def loading(self: Any, request: Any) -> None:
+    async def loading(self: Any, request: bytes, *, timeout_s: float) -> None:
         raise ApiError("loading", "the model is being loaded; try again later")
 
     monkeypatch.setattr("gateway.triton.TritonSegmenter.segment", loading)

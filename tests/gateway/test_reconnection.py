@@ -8,7 +8,8 @@ import pytest
 from stack import Ports, fixed_delay_triton
 
 from gateway.errors import ApiError
-from gateway.triton import SegmentRequest, TritonSegmenter
+from gateway.triton import TritonSegmenter
+from gateway.wire import SegmentRequest, serialize_request
 
 AWAY_S = 6.5  # by then gRPC's own default waits several seconds between attempts
 FOUND_AGAIN_S = 1.5
@@ -41,10 +42,11 @@ LONG_S = 300.0
 KEEPALIVE_S = 0.5
 
 
-def request(request_id: str) -> SegmentRequest:
-    return SegmentRequest(
+def request(request_id: str) -> bytes:
+    asked = SegmentRequest(
         image=b"", prompt="", model_id=None, max_new_tokens=None, timeout_s=LONG_S, request_id=request_id
     )
+    return serialize_request(asked)
 
 
 def test_a_triton_that_hangs_costs_seconds_and_no_deadline() -> None:
@@ -54,11 +56,11 @@ def test_a_triton_that_hangs_costs_seconds_and_no_deadline() -> None:
     async def ask() -> list[str]:
         segmenter = TritonSegmenter(f"127.0.0.1:{ports.grpc}", keepalive_s=KEEPALIVE_S)
         assert await segmenter.is_ready()
-        running = asyncio.create_task(segmenter.segment(request("running")))
+        running = asyncio.create_task(segmenter.segment(request("running"), timeout_s=LONG_S))
         await asyncio.to_thread(server.wait_for_line, "asked running", 20)
         server.process.send_signal(signal.SIGSTOP)
         codes = []
-        for answer in (running, segmenter.segment(request("next"))):
+        for answer in (running, segmenter.segment(request("next"), timeout_s=LONG_S)):
             with pytest.raises(ApiError) as refused:
                 await asyncio.wait_for(answer, LONG_S / 10)
             codes.append(refused.value.code)

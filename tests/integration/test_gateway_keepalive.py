@@ -12,7 +12,8 @@ import tritonclient.grpc.aio as grpcclient
 from stack import START_TIMEOUT_S, Ports, serve
 
 from gateway.errors import ApiError
-from gateway.triton import SegmentRequest, TritonSegmenter
+from gateway.triton import TritonSegmenter
+from gateway.wire import SegmentRequest, serialize_request
 
 KEEPALIVE_S = 1.0
 TIMEOUT_S = 60.0
@@ -77,7 +78,7 @@ def test_a_server_that_hangs_is_noticed(stack: Any, sample_image: bytes) -> None
         server.send_signal(signal.SIGSTOP)
         try:
             with pytest.raises(ApiError) as refused:
-                await asyncio.wait_for(segmenter.segment(asked), TIMEOUT_S / 4)
+                await asyncio.wait_for(segmenter.segment(serialize_request(asked), timeout_s=TIMEOUT_S), TIMEOUT_S / 4)
         finally:
             server.send_signal(signal.SIGCONT)
             await segmenter.close()

@@ -285,16 +285,13 @@ def test_what_is_no_checkpoint_of_ours(hub: HubServer, tmp_path: Path, files: di
 def test_two_processes_that_start_at_once_download_once(hub: HubServer, tmp_path: Path) -> None:
     """As the engines of a host with several GPUs do."""
     hub.repositories[NAME].delay_s = 0.1
-    code = "import sys; from pathlib import Path; from paligemma_engine import EngineConfig; " + (
+    code = (
+        "import sys; from pathlib import Path; from paligemma_engine import EngineConfig; "
         "from paligemma_engine.hub import find_checkpoint; "
         "print(find_checkpoint(EngineConfig(model_id=sys.argv[1], models_dir=Path(sys.argv[2]))))"
     )
-    environ = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(tmp_path / "home"),
-    }
+    ours = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **ours}
     command = [sys.executable, "-c", code, NAME, str(tmp_path / "models")]
     started = [subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     folders = {process.communicate(timeout=60)[0].strip() for process in started}
