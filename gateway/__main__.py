@@ -1,12 +1,14 @@
 """`python -m gateway`: serves the application with uvicorn."""
 
 import math
+import signal
 import sys
 from typing import Final
 
 import uvicorn
 from pydantic import ValidationError
 
+from gateway.access import reload_keys
 from gateway.app import create_app
 from gateway.logs import configure_logging
 from gateway.settings import Settings
@@ -27,6 +29,7 @@ def main() -> int:
     except (OSError, ValueError) as error:
         sys.stderr.write(f"error: API_KEYS_FILE: {error}\n")
         return SETTINGS_STATUS
+    signal.signal(signal.SIGHUP, lambda _number, _frame: reload_keys(app))
     uvicorn.run(
         app,
         host=settings.gateway_host,

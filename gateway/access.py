@@ -1,52 +1,126 @@
-"""API keys."""
+"""API keys, in a file that may change while the gateway runs."""
 
 import hashlib
 import hmac
+import logging
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, FastAPI, Request
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from gateway.errors import ApiError
+from gateway.record import record_of
 
-BEARER = HTTPBearer(auto_error=False, description="One of the keys in the gateway's API_KEYS_FILE.")
+BEARER: Final = HTTPBearer(auto_error=False, description="One of the keys in the gateway's API_KEYS_FILE.")
+KEY_HEADER: Final = APIKeyHeader(
+    name="X-API-Key", auto_error=False, description="The same keys, for clients that ask so."
+)
+LOOK_EVERY_S: Final = 1.0  # whether the file has changed
+
+_log = logging.getLogger(__name__)
 
 
-class ApiKeys:
-    """The keys that open the API, kept as digests: these are of one length, so comparing them tells nothing."""
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key that opens the API, kept as a digest: these are of one length, so comparing them tells nothing.
 
-    def __init__(self, keys: list[str]) -> None:
-        self._digests = [_digest(key) for key in keys]
+    Attributes:
+        name: for the log; None for a key without one.
+        digest: SHA-256 of the key.
+    """
 
-    @classmethod
-    def from_file(cls, path: Path) -> Self:
-        """One key a line; empty lines and those that start with # are left out.
+    name: str | None
+    digest: bytes
 
-        Raises:
-            OSError: the file cannot be read.
-            ValueError: there is no key in it.
-        """
+
+def read_keys(path: Path) -> tuple[ApiKey, ...]:
+    """One `key` or `name:key` a line; empty lines and those that start with # are left out.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: there is no key in it, or a line is neither; the message does not hold what is in the file.
+    """
+    try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-        keys = [line for line in lines if line and not line.startswith("#")]
-        if not keys:
-            raise ValueError(f"{path}: no key in it; put one on each line, or unset API_KEYS_FILE")
-        return cls(keys)
+    except UnicodeDecodeError:  # its text holds what is in the file
+        raise ValueError(f"{path}: not UTF-8; write one key, or name:key, on each line") from None
+    keys = []
+    for number, line in enumerate(lines, start=1):
+        if line and not line.startswith("#"):
+            name, colon, key = (part.strip() for part in line.partition(":"))
+            if colon and not (name and key):
+                raise ValueError(f"{path}, line {number}: write name:key, or a key alone")
+            keys.append(ApiKey(name if colon else None, _digest(key if colon else name)))
+    if not keys:
+        raise ValueError(f"{path}: no key in it; put one on each line, or unset API_KEYS_FILE")
+    return tuple(keys)
 
-    def accept(self, key: str) -> bool:
-        """Whether it is one of the keys; takes as long for every key."""
+
+class KeyFile:
+    """The keys of a file that is looked at once a second at most; a broken file leaves the keys as they were."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError or ValueError for a file without keys."""
+        self._path = path
+        self._seen = self._state()
+        self._keys = read_keys(path)
+        self._looked_at = time.monotonic()
+
+    def find(self, key: str) -> ApiKey | None:
+        """The key that this is, if any; takes as long for every key."""
+        if time.monotonic() - self._looked_at >= LOOK_EVERY_S:
+            self._looked_at = time.monotonic()
+            if self._state() != self._seen:
+                self.reload()
         digest = _digest(key)
-        return sum(hmac.compare_digest(digest, known) for known in self._digests) > 0
+        matching = [known for known in self._keys if hmac.compare_digest(digest, known.digest)]
+        return matching[0] if matching else None
+
+    def reload(self) -> None:
+        """Reads the file now."""
+        self._seen = self._state()
+        try:
+            self._keys = read_keys(self._path)
+        except (OSError, ValueError) as error:
+            _log.error(
+                "API_KEYS_FILE cannot be read; the keys stay as they were", extra={"fields": {"cause": str(error)}}
+            )
+        else:
+            _log.info("API_KEYS_FILE was read again", extra={"fields": {"keys": len(self._keys)}})
+
+    def _state(self) -> tuple[int, ...] | None:
+        """Differs when the file was changed or replaced; None where there is none."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+async def require_key(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+    header: Annotated[str | None, Depends(KEY_HEADER)],
+) -> None:
+    """Lets a request with a known key pass and notes its name; raises ApiError. A dependency of protected routers."""
+    keys: KeyFile = request.app.state.api_keys
+    offered = [header or "", bearer.credentials if bearer else ""]
+    found = next((key for key in map(keys.find, offered) if key is not None), None)
+    if found is None:
+        raise ApiError("unauthorized", "send a valid key in the header Authorization: Bearer <key>, or X-API-Key")
+    if found.name is not None:
+        record_of(request.scope).notes["key_name"] = found.name
+
+
+def reload_keys(app: FastAPI) -> None:
+    """Reads the file of an application's keys now, if it has one."""
+    keys = getattr(app.state, "api_keys", None)
+    if isinstance(keys, KeyFile):
+        keys.reload()
 
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
-
-
-async def require_key(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)]
-) -> None:
-    """Lets a request with a known key pass; raises ApiError for others. A dependency of protected routers."""
-    keys: ApiKeys = request.app.state.api_keys
-    if credentials is None or not keys.accept(credentials.credentials):
-        raise ApiError("unauthorized", "send a valid key in the header Authorization: Bearer <key>")

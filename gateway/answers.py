@@ -6,7 +6,7 @@ from gateway.encoding import png_base64
 from gateway.masks import encode_mask
 from gateway.overlay import draw_overlay
 from gateway.record import RequestRecord
-from gateway.schemas import ImageSize, Mask, SegmentForm, SegmentResponse
+from gateway.schemas import ImageSize, Mask, SegmentForm, SegmentResponse, TargetEnd
 from gateway.segmentation import Segmentation, SegmentedObject
 from gateway.spaces import Space
 
@@ -38,6 +38,7 @@ def build_response(
     return SegmentResponse(
         image=png_base64(segmentation.input_image) if form.return_image else None,
         masks=masks,
+        targets=[TargetEnd(target=target.text, finish_reason=target.finish_reason) for target in segmentation.targets],
         text=segmentation.text,
         model_id=form.model_id or default_model_id,
         image_size=ImageSize(width=original_width, height=original_height),
@@ -54,4 +55,5 @@ def _mask(found: SegmentedObject, form: SegmentForm, space: Space) -> Mask:
         label=found.label,
         score=round(found.score, 4),
         mask_score=None if found.mask_score is None else round(found.mask_score, 4),
+        target=found.target,
     )

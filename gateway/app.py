@@ -7,21 +7,23 @@ from typing import Any, Final
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway.access import ApiKeys, require_key
+from gateway.access import KEY_HEADER, KeyFile, require_key
 from gateway.errors import install_error_handlers
 from gateway.metrics import Metrics
 from gateway.middleware import (
     QUIET_ROUTES,
     REQUEST_ID_HEADER,
     BodyLimitMiddleware,
+    FailureMiddleware,
     RecordMiddleware,
     SecurityHeadersMiddleware,
 )
 from gateway.routes import health, metrics, models, segment
+from gateway.routes.documentation import add_documentation
 from gateway.services import running_services
 from gateway.settings import Settings
+from gateway.version import VERSION
 
-VERSION: Final = "0.1.0"
 BASE64_GROWTH: Final = 4 / 3
 FIELDS_BYTES: Final = 1_000_000  # what a request may hold beside its image
 
@@ -46,26 +48,25 @@ def create_app(settings: Settings) -> FastAPI:
         version=VERSION,
         description="Text-prompted image segmentation with PaliGemma 2 mix on NVIDIA Triton.",
         lifespan=lifespan,
-        **_documentation_urls(settings),
+        docs_url=None,  # FastAPI's own pages load their scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/openapi.json" if settings.docs == "on" else None,
         telemetry=_telemetry(settings),
     )
     app.state.metrics = collected
     app.include_router(health.router)
     app.include_router(metrics.router)
+    if settings.docs == "on":
+        add_documentation(app)
     protection = []
     if settings.api_keys_file is not None:
-        app.state.api_keys = ApiKeys.from_file(settings.api_keys_file)
+        app.state.api_keys = KeyFile(settings.api_keys_file)
         protection = [Depends(require_key)]
     app.include_router(segment.router, dependencies=protection)
     app.include_router(models.router, dependencies=protection)
     install_error_handlers(app)
     _add_middleware(app, settings, collected)
     return app
-
-
-def _documentation_urls(settings: Settings) -> dict[str, Any]:
-    names = {"docs_url": "/docs", "redoc_url": "/redoc", "openapi_url": "/openapi.json"}
-    return names if settings.docs == "on" else dict.fromkeys(names)
 
 
 def _telemetry(settings: Settings) -> Any:
@@ -83,12 +84,13 @@ def _telemetry(settings: Settings) -> Any:
 def _add_middleware(app: FastAPI, settings: Settings, collected: Metrics) -> None:
     """What is added last is outermost."""
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=int(settings.max_image_bytes * BASE64_GROWTH) + FIELDS_BYTES)
+    app.add_middleware(FailureMiddleware)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type", REQUEST_ID_HEADER],
+            allow_headers=["Authorization", "Content-Type", KEY_HEADER.model.name, REQUEST_ID_HEADER],
             expose_headers=["Retry-After", REQUEST_ID_HEADER],
         )
     app.add_middleware(RecordMiddleware, metrics=collected)

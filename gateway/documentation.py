@@ -43,7 +43,7 @@ ERROR_EXAMPLES: Final[Mapping[str, str]] = {
     "invalid_image": "the image cannot be read; send JPEG, PNG, WebP or another common format",
     "invalid_url": "the data: URL is not valid base64",
     "fetch_failed": UNREACHABLE,
-    "unauthorized": "send a valid key in the header Authorization: Bearer <key>",
+    "unauthorized": "send a valid key in the header Authorization: Bearer <key>, or X-API-Key",
     "model_not_allowed": "this model may not be asked for",
     "model_not_found": "there is no such model",
     "request_timeout": "the request took too long to arrive",
@@ -54,6 +54,7 @@ ERROR_EXAMPLES: Final[Mapping[str, str]] = {
     "model_failed": "the model failed on this request",
     "overloaded": "the gateway serves as many requests as it can; try again later",
     "loading": "the model is being loaded; try again later",
+    "lookup_failed": "the name server does not answer; try again later",
     "deadline": "the request's time was up before it was answered",
 }
 
@@ -66,7 +67,8 @@ def request_body() -> dict[str, Any]:
     by_url, by_file = ({"required": [*fields["required"], name]} for name in ("image_url", "image_file"))
 
     def body(images: dict[str, Any], needed: dict[str, Any]) -> dict[str, Any]:
-        return {"schema": {**fields, "properties": {**images, **fields["properties"]}, **needed}}
+        properties = {**images, **fields["properties"]}
+        return {"schema": {**fields, "properties": properties, "additionalProperties": False, **needed}}
 
     multipart = {
         **body({"image_file": upload, "image_url": url}, {"oneOf": [by_file, by_url]}),

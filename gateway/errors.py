@@ -45,10 +45,18 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "request_timeout": 408,
     "request_too_large": 413,
     "unsupported_media_type": 415,
+    "lookup_failed": 503,
     "client_disconnected": 499,  # nobody receives it; for logs and metrics, as nginx has it
     "unavailable": 503,
 }
 UNKNOWN_ERROR_STATUS: Final = 500
+
+# Errors whose cause is for the operator to see. The others' is the request, which may hold what logs must not have.
+CODES_WITH_CAUSE: Final = frozenset(
+    {"fetch_failed", "lookup_failed", "internal", "model_failed", "hub_failed", "unavailable", "deadline", "cancelled"}
+)
+MAX_CAUSE_LENGTH: Final = 1000
+MAX_CAUSES: Final = 5
 
 HEADERS_OF_STATUS: Final[Mapping[int, Mapping[str, str]]] = {
     401: {"WWW-Authenticate": "Bearer"},
@@ -64,12 +72,16 @@ class ApiError(Exception):
     Attributes:
         code: what clients can switch on; decides the HTTP status.
         detail: what the caller can do, in words.
+        notes: for the log and not for the caller, by field.
+        retry_after_s: when another try is worth while; None for what the status says.
     """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.notes: dict[str, str] = {}
+        self.retry_after_s: int | None = None
 
     @property
     def status(self) -> int:
@@ -82,7 +94,14 @@ def install_error_handlers(app: FastAPI) -> None:
 
     async def api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
-        return error_response(request, status=error.status, code=error.code, detail=error.detail)
+        notes = record_of(request.scope).notes
+        notes.update(error.notes)
+        if error.__cause__ is not None and error.code in CODES_WITH_CAUSE:
+            notes["cause"] = _describe_cause(error.__cause__)
+        response = error_response(request, status=error.status, code=error.code, detail=error.detail)
+        if error.retry_after_s is not None:
+            response.headers["Retry-After"] = str(error.retry_after_s)
+        return response
 
     async def validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -114,6 +133,16 @@ def unknown_error_response(request: Request, error: Exception) -> JSONResponse:
     _log.error("a request failed", exc_info=error, extra={"fields": fields})
     detail = "the request failed; the log has the cause"
     return error_response(request, status=UNKNOWN_ERROR_STATUS, code="internal", detail=detail)
+
+
+def _describe_cause(error: BaseException) -> str:
+    """An exception and what it was raised from or during, the last one first."""
+    causes: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(causes) < MAX_CAUSES:
+        causes.append(f"{type(cause).__name__}: {cause}")
+        cause = cause.__cause__ or cause.__context__
+    return " < ".join(causes)[:MAX_CAUSE_LENGTH]
 
 
 def _describe(error: RequestValidationError) -> str:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import difflib
 import json
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,8 @@ from gateway.schemas import SegmentForm
 
 FORM_TYPES: Final = ("multipart/form-data", "application/x-www-form-urlencoded")
 JSON_TYPE: Final = "application/json"
+IMAGE_FIELDS: Final = ("image_file", "image_url")
+MAX_SHOWN_NAME: Final = 40  # of a field's name that an error shows
 MAX_FIELDS: Final = 32
 MAX_FILES: Final = 2  # one is right; the second gets a message instead of the parser's
 
@@ -39,7 +42,7 @@ class SegmentInput:
     image_url: str | None = None
 
 
-async def read_segment_input(request: Request, *, max_image_bytes: int) -> SegmentInput:
+async def read_segment_input(request: Request, *, max_image_bytes: int, refuse_unknown_fields: bool) -> SegmentInput:
     """The fields and the image of a request; raises ApiError or RequestValidationError for what cannot be served."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
@@ -51,6 +54,8 @@ async def read_segment_input(request: Request, *, max_image_bytes: int) -> Segme
             raise ApiError("unsupported_media_type", f"send {', '.join(FORM_TYPES)} or {JSON_TYPE}")
     except ClientDisconnect as error:
         raise client_gone() from error
+    if refuse_unknown_fields:
+        _refuse_unknown(fields)
     upload, url = fields.pop("image_file", None), fields.pop("image_url", None)
     try:
         form = SegmentForm.model_validate(fields)
@@ -64,7 +69,7 @@ async def read_segment_input(request: Request, *, max_image_bytes: int) -> Segme
 
 
 async def _read_form(request: Request, *, max_text_bytes: int) -> dict[str, Any]:
-    """The fields of a form; files as bytes, empty fields left out."""
+    """The fields of a form; files as bytes. Empty ones are left out: browsers send a file that was not chosen so."""
     try:
         async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max_text_bytes) as form:
             fields = {
@@ -72,7 +77,7 @@ async def _read_form(request: Request, *, max_text_bytes: int) -> dict[str, Any]
             }
     except HTTPException as error:  # what Starlette makes of its parser's complaints
         raise ApiError("invalid_body", f"the form cannot be read: {error.detail}") from error
-    return {name: value for name, value in fields.items() if value != ""}
+    return {name: value for name, value in fields.items() if value not in ("", b"")}
 
 
 async def _read_json(request: Request) -> dict[str, Any]:
@@ -83,6 +88,16 @@ async def _read_json(request: Request) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ApiError("invalid_body", "the body must be a JSON object")
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _refuse_unknown(fields: dict[str, Any]) -> None:
+    """Raises ApiError for the first field that there is not, with the name that was probably meant."""
+    known = [*IMAGE_FIELDS, *SegmentForm.model_fields]
+    for name in fields:
+        if name not in known:
+            meant = difflib.get_close_matches(name[:MAX_SHOWN_NAME], known, n=1)
+            advice = f"did you mean {meant[0]}?" if meant else f"the fields are {', '.join(known)}"
+            raise ApiError("invalid_request", f"{name[:MAX_SHOWN_NAME]!a} is no field of a request; {advice}")
 
 
 def _read_image(form: SegmentForm, upload: Any, url: Any) -> SegmentInput:

@@ -19,6 +19,7 @@ REQUEST_ID_HEADER: Final = "X-Request-ID"
 UNMATCHED: Final = "unmatched"
 QUIET_ROUTES: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds by machines
 DOCUMENTATION_PATHS: Final = ("/docs", "/redoc")
+STATIC_PATH: Final = "/static"  # of the files that those load
 
 _WELL_FORMED_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SECURITY_HEADERS: Final[Mapping[str, str]] = {
@@ -28,12 +29,17 @@ _SECURITY_HEADERS: Final[Mapping[str, str]] = {
     "X-Frame-Options": "DENY",
 }
 _CONTENT_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
+_EMPTY_STYLE: Final = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"  # ReDoc's, which it fills by script
+_PAGE_POLICY: Final = (
+    f"{_CONTENT_POLICY}; base-uri 'none'; form-action 'none'; script-src 'self'; style-src 'self' {_EMPTY_STYLE}; "
+    "img-src 'self' data:; connect-src 'self'"
+)
 
 _log = logging.getLogger("gateway.access")
 
 
 class RecordMiddleware:
-    """Gives a request its id and record, answers what failed unforeseen, and writes the access line and the metrics.
+    """Gives a request its id and record, and writes the access line and the metrics.
 
     The id is the client's X-Request-ID where that is well-formed; it is returned with every response.
     """
@@ -62,10 +68,6 @@ class RecordMiddleware:
 
         try:
             await self._app(scope, receive, watched_send)
-        except Exception as error:
-            if status:  # the answer has begun: all that is left is to break it off
-                raise
-            await unknown_error_response(Request(scope), error)(scope, receive, watched_send)
         finally:
             self._finish(scope, record, status, response_bytes)
 
@@ -83,9 +85,33 @@ class RecordMiddleware:
             "duration_ms": round(seconds * 1e3, 2),
             "phases_ms": record.timings_ms,
             **record.sizes,
+            **record.notes,
             "response_bytes": response_bytes,
         }
         _log.log(logging.DEBUG if route in QUIET_ROUTES else logging.INFO, "request", extra={"fields": fields})
+
+
+class FailureMiddleware:
+    """Answers what failed unforeseen; inside CORSMiddleware, so that a page may read that answer, too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection."""
+        begun = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except Exception as error:
+            if begun or scope["type"] != "http":  # all that is left is to break it off
+                raise
+            await unknown_error_response(Request(scope), error)(scope, receive, send)
 
 
 class SecurityHeadersMiddleware:
@@ -104,8 +130,10 @@ class SecurityHeadersMiddleware:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(_SECURITY_HEADERS)
-                if scope["path"] not in DOCUMENTATION_PATHS:  # FastAPI's pages load their scripts from elsewhere
-                    headers["Content-Security-Policy"] = _CONTENT_POLICY
+                is_page = scope["path"] in DOCUMENTATION_PATHS
+                headers["Content-Security-Policy"] = _PAGE_POLICY if is_page else _CONTENT_POLICY
+                if scope["path"].startswith(f"{STATIC_PATH}/"):
+                    headers["Cache-Control"] = "no-cache"  # kept, and asked for by its ETag
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

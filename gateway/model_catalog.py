@@ -1,5 +1,8 @@
 """Which models can be asked for, and which are in memory: the engines say so in Triton's metrics."""
 
+import math
+import time
+from dataclasses import dataclass
 from typing import Final
 
 import httpx2
@@ -11,7 +14,25 @@ from gateway.settings import Settings
 
 LOADED: Final = "paligemma_models_loaded"
 LOADING: Final = "paligemma_models_loading"
+LOAD_SECONDS: Final = "paligemma_model_load_seconds"
 TIMEOUT_S: Final = 2.0
+MIN_RETRY_AFTER_S: Final = 2
+MAX_RETRY_AFTER_S: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """What the engines say of models.
+
+    Attributes:
+        loaded: ids of those in memory, whichever engine has them.
+        loading: ids of those being fetched or loaded.
+        load_s: how long the longest of the engines' last loads took; 0 before the first.
+    """
+
+    loaded: frozenset[str]
+    loading: frozenset[str]
+    load_s: float
 
 
 class ModelCatalog:
@@ -19,6 +40,7 @@ class ModelCatalog:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._loading_since: dict[str, float] = {}
         self._client = httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
 
     async def close(self) -> None:
@@ -27,26 +49,47 @@ class ModelCatalog:
 
     async def read(self) -> Models:
         """The models at this moment; raises ApiError where Triton does not say."""
-        try:
-            response = await self._client.get(self._settings.triton_metrics_url)
-            response.raise_for_status()
-            by_family = _model_ids(response.text)
-        except (httpx2.HTTPError, ValueError) as error:
-            raise ApiError("unavailable", "the model server cannot be reached; try again later") from error
+        gauges = await self._ask()
         return Models(
             default=self._settings.model_id,
             allowed=list(self._settings.allowed_model_ids),
-            loaded=sorted(by_family[LOADED]),
-            loading=sorted(by_family[LOADING]),
+            loaded=sorted(gauges.loaded),
+            loading=sorted(gauges.loading),
         )
 
+    async def retry_after_s(self, waited_s: float) -> int:
+        """When a request that was told `loading` may find its model: the rest of a load as long as the last one.
 
-def _model_ids(text: str) -> dict[str, set[str]]:
-    """The models whose gauges are not 0, whichever engine has them; raises ValueError for what is no metrics text."""
-    model_ids: dict[str, set[str]] = {LOADED: set(), LOADING: set()}
-    for family in text_string_to_metric_families(text):
-        if family.name in model_ids:
-            model_ids[family.name] |= {
-                sample.labels.get("model_id", "") for sample in family.samples if sample.value > 0
-            }
-    return model_ids
+        Args:
+            waited_s: how long the request waited; the load has been going on for at least as long.
+        """
+        try:
+            gauges = await self._ask()
+        except ApiError:
+            return MIN_RETRY_AFTER_S
+        now = time.monotonic()
+        self._loading_since = {
+            model_id: self._loading_since.get(model_id, now - waited_s) for model_id in gauges.loading
+        }
+        elapsed_s = now - min(self._loading_since.values(), default=now - waited_s)
+        remaining_s = gauges.load_s - elapsed_s
+        return min(MAX_RETRY_AFTER_S, max(MIN_RETRY_AFTER_S, math.ceil(remaining_s)))
+
+    async def _ask(self) -> Gauges:
+        try:
+            response = await self._client.get(self._settings.triton_metrics_url)
+            response.raise_for_status()
+            return _read_gauges(response.text)
+        except (httpx2.HTTPError, ValueError) as error:
+            raise ApiError("unavailable", "the model server cannot be reached; try again later") from error
+
+
+def _read_gauges(text: str) -> Gauges:
+    """Raises ValueError for what is no metrics text."""
+    samples = {family.name: family.samples for family in text_string_to_metric_families(text)}
+
+    def model_ids(name: str) -> frozenset[str]:
+        return frozenset(sample.labels.get("model_id", "") for sample in samples.get(name, ()) if sample.value > 0)
+
+    load_s = max((sample.value for sample in samples.get(LOAD_SECONDS, ())), default=0.0)
+    return Gauges(loaded=model_ids(LOADED), loading=model_ids(LOADING), load_s=load_s)

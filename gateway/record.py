@@ -21,6 +21,7 @@ class RequestRecord:
         phases_s: seconds by phase: receive, fetch, inference (queueing included), encode.
         sizes: image_bytes and objects, as far as they are known.
         code: of the error that was answered; None for a success.
+        notes: what else the access line shall hold, by field.
     """
 
     request_id: str
@@ -28,6 +29,7 @@ class RequestRecord:
     phases_s: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     code: str | None = None
+    notes: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -79,6 +79,21 @@ class Mask(BaseModel):
     label: Annotated[str, Field(description="What the object is.")]
     score: Annotated[float, Field(description="Of the box, in [0, 1]; not calibrated.")]
     mask_score: Annotated[float | None, Field(description="Of the mask, in [0, 1]; not calibrated.")]
+    target: Annotated[int, Field(ge=0, description="Which of `targets` it answers, counted from 0.")]
+
+
+class TargetEnd(BaseModel):
+    """How the answer to one target ended."""
+
+    target: Annotated[str, Field(description="As the prompt names it.")]
+    finish_reason: Annotated[
+        str,
+        Field(
+            description="`eos`: the answer is whole. Otherwise there may be more than is returned: `length`: "
+            "max_new_tokens were reached; `deadline`: its time was up; `repeat`: the model began to repeat an object; "
+            "`error`: it failed."
+        ),
+    ]
 
 
 class ImageSize(BaseModel):
@@ -93,6 +108,7 @@ class SegmentResponse(BaseModel):
 
     image: Annotated[str | None, Field(description="Base64 PNG, RGB: the image as the model saw it.")]
     masks: Annotated[list[Mask], Field(description="The objects found; empty where there are none.")]
+    targets: Annotated[list[TargetEnd], Field(description="What the prompt asks for, and how each answer ended.")]
     text: Annotated[str, Field(description="What the model wrote.")]
     model_id: str
     image_size: ImageSize
@@ -119,6 +135,13 @@ class Models(BaseModel):
     allowed: Annotated[list[str], Field(description="Patterns of what `model_id` may name beside it.")]
     loaded: Annotated[list[str], Field(description="In memory: they answer at once.")]
     loading: Annotated[list[str], Field(description="Being fetched or loaded.")]
+
+
+class Version(BaseModel):
+    """What answers."""
+
+    version: Annotated[str, Field(description="The gateway's.")]
+    triton: Annotated[str | None, Field(description="Triton's; null where it cannot be reached.")]
 
 
 class Welcome(BaseModel):

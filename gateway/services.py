@@ -16,7 +16,7 @@ from gateway.fetching.addresses import AddressPolicy
 from gateway.fetching.network import Resolver
 from gateway.metrics import Metrics
 from gateway.model_catalog import ModelCatalog
-from gateway.schemas import Models
+from gateway.schemas import Models, Version
 from gateway.settings import Settings
 from gateway.triton import TritonSegmenter
 
@@ -36,6 +36,8 @@ class Services:
     segmenter: TritonSegmenter
     readiness: Cached[bool]
     models: Cached[Models]
+    version: Cached[Version]
+    catalog: ModelCatalog
     admission: Admission
     encoders: CapacityLimiter
     fetcher: Fetcher | None
@@ -44,11 +46,12 @@ class Services:
 @asynccontextmanager
 async def running_services(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
     """Everything connected; closed when the context ends."""
-    segmenter = TritonSegmenter(settings.triton_grpc_url, traced=settings.traces == "on")
+    segmenter = TritonSegmenter(
+        settings.triton_grpc_url, keepalive_s=settings.triton_keepalive_s, traced=settings.traces == "on"
+    )
     catalog = ModelCatalog(settings)
-    resolver = Resolver()
     fetcher = Fetcher(
-        resolve=resolver,
+        resolve=Resolver(),
         policy=AddressPolicy(settings.url_fetch_allowed_networks),
         max_image_bytes=settings.max_image_bytes,
         on_blocked=metrics.count_blocked_fetch,
@@ -58,11 +61,12 @@ async def running_services(settings: Settings, metrics: Metrics) -> AsyncIterato
         segmenter=segmenter,
         readiness=Cached(segmenter.is_ready),
         models=Cached(catalog.read),
+        version=Cached(segmenter.version),
+        catalog=catalog,
         admission=Admission(settings.max_concurrent_requests, metrics.in_flight),
         encoders=CapacityLimiter(min(MAX_ENCODERS, cpu_count() or 1)),
         fetcher=fetcher if settings.url_fetch == "on" else None,
     )
-    resolver.close()
     await catalog.close()
     await segmenter.close()
 

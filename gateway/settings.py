@@ -33,12 +33,15 @@ class Settings(BaseSettings):
         gateway_port: port to listen on.
         triton_grpc_url: host and port of Triton's gRPC endpoint.
         triton_metrics_url: where Triton's metrics are.
+        triton_keepalive_s: a Triton that is silent for so long while it has requests is asked whether it is there; if
+            it does not answer for as long, its requests fail.
         model_id: the model that answers where a request names none; for the answers' `model_id` only.
         allowed_model_ids: patterns of what requests may ask for; the engine decides, the gateway only tells.
-        api_keys_file: accepted keys, one a line; None lets everybody in.
+        api_keys_file: accepted keys, one a line, maybe with names; None lets everybody in.
         cors_origins: web origins whose pages may call the API.
         docs: whether /docs, /redoc and /openapi.json are served.
         traces: whether OpenTelemetry spans are recorded and their context is passed on to Triton.
+        unknown_fields: whether fields of a request that there are not are refused or passed over.
         url_fetch: whether `image_url` may be an http or https URL.
         url_fetch_allowed_networks: networks that may be fetched from although they are not public.
         max_image_bytes: size of an encoded image.
@@ -52,12 +55,14 @@ class Settings(BaseSettings):
     gateway_port: int = Field(default=8000, ge=1, le=65535)
     triton_grpc_url: str = "localhost:8011"
     triton_metrics_url: str = "http://localhost:8012/metrics"
+    triton_keepalive_s: float = Field(default=10.0, gt=0)
     model_id: str = "google/paligemma2-3b-mix-448"
-    allowed_model_ids: Patterns = ("google/paligemma*",)
+    allowed_model_ids: Patterns = ("google/paligemma*-mix-*",)
     api_keys_file: Path | None = None
     cors_origins: Origins = ()
     docs: Switch = "on"
     traces: Switch = "off"
+    unknown_fields: Literal["refuse", "ignore"] = "refuse"
     url_fetch: Switch = "on"
     url_fetch_allowed_networks: Networks = ()
     max_image_bytes: int = Field(default=20_000_000, ge=1)

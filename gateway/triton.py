@@ -1,6 +1,7 @@
 """The client of Triton's `segment`."""
 
 import asyncio
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +13,9 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.deadline import time_is_up
 from gateway.errors import STATUS_OF_CODE, ApiError
-from gateway.segmentation import Segmentation, SegmentedObject
+from gateway.schemas import Version
+from gateway.segmentation import Segmentation, SegmentedObject, Target
+from gateway.version import VERSION
 
 MODELS: Final = ("paligemma", "token_parser", "mask_decoder", "segment")
 OUTPUTS: Final = (
@@ -25,18 +28,12 @@ OUTPUTS: Final = (
     "input_image",
     "image_size",
     "finish_reason",
+    "targets",
+    "target",
 )
 ANSWER_GRACE_S: Final = 2.0  # Triton keeps the deadline itself; this is for its answer to arrive
 READY_TIMEOUT_S: Final = 2.0
 
-# Given any, tritonclient leaves its own ones out, so the bounds on messages stand here, too. Without the last two gRPC
-# waits up to two minutes between attempts to reach a Triton that was started again.
-_CHANNEL: Final = (
-    ("grpc.max_send_message_length", grpcclient.MAX_GRPC_MESSAGE_SIZE),
-    ("grpc.max_receive_message_length", grpcclient.MAX_GRPC_MESSAGE_SIZE),
-    ("grpc.initial_reconnect_backoff_ms", 250),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-)
 _CODED_MESSAGE: Final = re.compile(r"\[([a-z_]+)\] (.*)", re.DOTALL)
 
 
@@ -64,9 +61,16 @@ class SegmentRequest:
 class TritonSegmenter:
     """Calls Triton over gRPC; one for the whole application."""
 
-    def __init__(self, url: str, *, traced: bool = False) -> None:
-        """`traced` passes the trace of the request that is being served on to Triton."""
-        self._client = grpcclient.InferenceServerClient(url, channel_args=list(_CHANNEL))
+    def __init__(self, url: str, *, keepalive_s: float, traced: bool = False) -> None:
+        """Takes Triton's address.
+
+        Args:
+            url: host and port.
+            keepalive_s: so long a Triton with requests may be silent before it is pinged, and the ping unanswered
+                before those requests fail.
+            traced: passes the trace of the request that is being served on to Triton.
+        """
+        self._client = grpcclient.InferenceServerClient(url, channel_args=_channel_options(keepalive_s))
         self._traced = traced
 
     async def close(self) -> None:
@@ -80,6 +84,14 @@ class TritonSegmenter:
             return all(await asyncio.gather(*probes))
         except InferenceServerException:
             return False
+
+    async def version(self) -> Version:
+        """The gateway's version, and the server's where it answers."""
+        try:
+            metadata = await self._client.get_server_metadata(client_timeout=READY_TIMEOUT_S)
+        except InferenceServerException:
+            return Version(version=VERSION, triton=None)
+        return Version(version=VERSION, triton=metadata.version)
 
     async def segment(self, request: SegmentRequest) -> Segmentation:
         """One answer; raises ApiError where there is none."""
@@ -101,6 +113,28 @@ class TritonSegmenter:
         return _read(result)
 
 
+def _channel_options(keepalive_s: float) -> list[tuple[str, int]]:
+    """gRPC's options. Given any, tritonclient leaves its own ones out, so the bounds on messages stand here, too."""
+    keepalive_ms = math.ceil(keepalive_s * 1e3)
+    return [
+        ("grpc.max_send_message_length", grpcclient.MAX_GRPC_MESSAGE_SIZE),
+        ("grpc.max_receive_message_length", grpcclient.MAX_GRPC_MESSAGE_SIZE),
+        # Proxies of the environment lead to the web; Triton is a part of this service.
+        ("grpc.enable_http_proxy", 0),
+        # Otherwise a Triton that hangs, or whose host is gone, is noticed at the requests' deadlines. The bound on
+        # pings without data is lifted, since nothing is sent while a long request runs.
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        ("grpc.keepalive_timeout_ms", keepalive_ms),
+        ("grpc.http2.ping_timeout_ms", keepalive_ms),  # of gRPC's own pings, which stand in for those where one is out
+        ("grpc.http2.max_pings_without_data", 0),
+        # A connection that is accepted and then silent is given up as soon (gRPC's own: 20 s); and a Triton that was
+        # started again is found at once (gRPC's own: up to two minutes between attempts).
+        ("grpc.min_reconnect_backoff_ms", keepalive_ms),
+        ("grpc.initial_reconnect_backoff_ms", 250),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+    ]
+
+
 def _inputs(request: SegmentRequest) -> list[Any]:
     inputs = [_bytes_input("image", request.image), _bytes_input("prompt", request.prompt.encode())]
     if request.model_id is not None:
@@ -117,7 +151,9 @@ def _bytes_input(name: str, value: bytes) -> Any:
 
 def _read(result: Any) -> Segmentation:
     arrays = {name: result.as_numpy(name) for name in OUTPUTS}
-    rows = zip(arrays["boxes"], arrays["labels"], arrays["scores"], arrays["masks"], arrays["has_mask"], strict=True)
+    columns = ("boxes", "labels", "scores", "masks", "has_mask", "target")
+    rows = zip(*(arrays[name] for name in columns), strict=True)
+    targets = zip(arrays["targets"], arrays["finish_reason"], strict=True)
     height, width = arrays["image_size"].tolist()
     return Segmentation(
         objects=[
@@ -127,9 +163,11 @@ def _read(result: Any) -> Segmentation:
                 score=float(scores[0]),
                 mask_logits=mask if has_mask else None,
                 mask_score=float(scores[1]) if has_mask else None,
+                target=int(target),
             )
-            for box, label, scores, mask, has_mask in rows
+            for box, label, scores, mask, has_mask, target in rows
         ],
+        targets=[Target(text.decode(errors="replace"), reason.decode()) for text, reason in targets],
         text=arrays["text"][0].decode(errors="replace"),
         input_image=arrays["input_image"],
         original_hw=(height, width),

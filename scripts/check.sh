@@ -15,12 +15,13 @@ mypy
 for file in model_repository/*/1/model.py scripts/*.py; do
   mypy --no-error-summary "$file"
 done
+python scripts/constraints.py --check
 shellcheck --external-sources scripts/*.sh .ci/run
 
 schema() { check-jsonschema --quiet --builtin-schema "vendor.$1" "${@:2}"; }
 yamllint --strict .
 hadolint Dockerfile.*
-schema compose-spec docker-compose.yml
+schema compose-spec docker-compose.yml deploy/compose/*.yml
 sed 's/!reset //' docker-compose.cpu.yml | schema compose-spec --default-filetype yaml - # the schema knows no tags
 schema github-workflows .github/workflows/*.yml
 zizmor --quiet --offline .github/workflows

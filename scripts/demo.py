@@ -6,6 +6,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 from types import FrameType
 from typing import Any, Final
@@ -31,10 +32,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="demo.sh", description="Serves the demo model and segments a sample with it.")
     parser.add_argument("--once", action="store_true", help="end after the sample, leaving nothing running")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, _raise_stopped)
-    signal.signal(signal.SIGINT, _raise_stopped)
+    at_once = install_signal_handlers()
     try:
-        with running_stack(dict(os.environ), print_phase) as stack:
+        with running_stack(dict(os.environ), print_phase, at_once) as stack:
             segment_sample(stack)
             if not arguments.once:
                 serve(stack)
@@ -69,7 +69,7 @@ def segment_sample(stack: Stack) -> None:
     print(f"{'sample':<14} answered in {time.monotonic() - started:.1f} s   {SAMPLE_PROMPT}\n")
     print_objects(answer["masks"])
     OVERLAY.write_bytes(base64.b64decode(answer["overlay"]))
-    print(f"\noverlay        {OVERLAY.relative_to(REPOSITORY)}")
+    print(f"\noverlay        {OVERLAY}")
 
 
 def print_objects(masks: list[dict[str, Any]]) -> None:
@@ -83,18 +83,30 @@ def print_objects(masks: list[dict[str, Any]]) -> None:
 
 def serve(stack: Stack) -> None:
     """Says how to use it, and waits for Ctrl-C."""
-    picture, prompt = SAMPLE.relative_to(REPOSITORY), shlex.quote("prompt=segment blue star")
-    print(f"\ntry            curl {stack.url}/segment -F image_file=@{picture} --form-string {prompt}")
-    print(f"documentation  {stack.url}/docs\nserving until Ctrl-C", flush=True)
+    picture = shlex.quote(f"image_file=@{SAMPLE}")
+    fields = "-F 'prompt=segment blue star' -F return_image=false"
+    print(f"page           {stack.url}/docs\nAPI            {stack.url}/segment")
+    print(f"try            curl -s {stack.url}/segment -F {picture} {fields}")
+    print("serving until Ctrl-C", flush=True)
     while True:
         stack.check()
         time.sleep(POLL_S)
 
 
-def _raise_stopped(_number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # things are being stopped in order now
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise Stopped
+def install_signal_handlers() -> threading.Event:
+    """The first SIGINT or SIGTERM raises Stopped, which stops things in order; the second one sets the event."""
+    signalled, at_once = threading.Event(), threading.Event()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if signalled.is_set():
+            at_once.set()
+            return
+        signalled.set()
+        raise Stopped
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return at_once
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ phase() { # NAME COMMAND...: runs a command and says how long it took
     'BEGIN { printf "%-14s ready in %6.1f s\n", name, to - from }'
 }
 
+require_platform
 phase environment prepare_environment triton gateway scripts
 phase tritonserver prepare_triton
 exec python scripts/demo.py "$@"

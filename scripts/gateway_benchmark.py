@@ -21,7 +21,7 @@ import tritonclient.grpc as grpcclient
 
 from benchmarking.costs import cpu_s_of
 from benchmarking.workload import Job, make_jobs
-from segment_inputs import segment_inputs
+from segment_inputs import CHANNEL_OPTIONS, segment_inputs
 from supervision.ports import read_port
 from supervision.stack import HOST, REPOSITORY, Stack, running_stack
 
@@ -78,7 +78,9 @@ def measure_requests(stack: Stack, jobs: list[Job]) -> None:
     gateway = psutil.Process(stack.gateway.pid)
     direct_s, through_s, cpu_s = [], [], []
     with (
-        grpcclient.InferenceServerClient(f"{HOST}:{stack.triton_ports[1].number}") as triton,
+        grpcclient.InferenceServerClient(
+            f"{HOST}:{stack.triton_ports[1].number}", channel_args=CHANNEL_OPTIONS
+        ) as triton,
         httpx2.Client(base_url=stack.url, timeout=60, trust_env=False) as client,
     ):
         warm_up = jobs[:WARM_UP]

@@ -1,7 +1,16 @@
-"""What Triton's models are sent: the inputs of `segment` and `paligemma`, for scripts that call them over gRPC."""
+"""How scripts call Triton's models over gRPC: the connection's options, and the inputs of `segment` and `paligemma`."""
+
+from typing import Final
 
 import numpy as np
-from tritonclient.grpc import InferInput
+from tritonclient.grpc import MAX_GRPC_MESSAGE_SIZE, InferInput
+
+# Our own servers are never behind a proxy of the environment. Given any option, tritonclient leaves its own ones out.
+CHANNEL_OPTIONS: Final = [
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_send_message_length", MAX_GRPC_MESSAGE_SIZE),
+    ("grpc.max_receive_message_length", MAX_GRPC_MESSAGE_SIZE),
+]
 
 
 def segment_inputs(

@@ -1,15 +1,15 @@
 """Runs Triton under supervision: starts it, waits until every model is ready, watches it, ends it cleanly.
 
 Triton itself does not notice when the process behind a Python model dies or hangs: it stays "ready" and requests
-wait for ever. This supervisor does. It watches
+wait for ever. This supervisor does. It says ready once a first request of its own has been answered, and watches
 
     the server process and its health endpoint,
     the stub processes, one for each instance of a Python model,
     the engines' heartbeat files (which also say how many requests are unanswered),
 
 and when one of them is dead or stuck it ends the server with a clear last line and status 1, or, with --restart,
-starts it again, and counts that for Prometheus where there is a --metrics-port. SIGTERM and SIGINT let running requests
-end, for --drain-timeout-s at most; a second one does not wait.
+starts it again. With a --metrics-port it counts that for Prometheus, and /ready there says whether requests are
+answered. SIGTERM and SIGINT let running requests end, for --drain-timeout-s at most; a second one does not wait.
 """
 
 import argparse
@@ -24,12 +24,14 @@ from types import FrameType
 
 from supervision.cures import find_cures
 from supervision.metrics import SupervisorMetrics
+from supervision.output import write_text
 from supervision.ports import Port, PortError, check_ports
+from supervision.processes import SHARED_MEMORY
 from supervision.server import Server, ServerFailed, ServerOptions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-MAX_FAILURES = 5  # with --restart: so many failures in a row, each within the time below, are for a person to look at
-FAILURE_WINDOW_S = 120.0
+MAX_FAILURES = 5  # with --restart: so many failures in a row, none of them after the time below, are for a person
+HEALTHY_AFTER_S = 120.0  # a server that was ready for so long has started well; how long its loads took does not count
 RESTART_PAUSE_S = 1.0
 HUB_CACHE_FOLDER = "huggingface"  # where the engine's downloads go, under the folder of models
 
@@ -54,18 +56,13 @@ def supervise(options: ServerOptions, stop: "Stop", metrics: SupervisorMetrics, 
     failures = 0
     restart = False  # a server that cannot start at all is for a person to look at
     while True:
-        started = time.monotonic()
+        run = Run(options, stop, metrics)
         try:
-            with TemporaryDirectory(prefix="heartbeat-") as folder, Server(options, Path(folder)) as server:
-                server.wait_ready(stop.requested)
-                if not stop.requested.is_set():
-                    say(f"ready after {time.monotonic() - started:.1f} s")
-                    restart = restart_wanted
-                server.watch(stop.requested)
-                server.drain(stop.at_once)
+            run.to_its_end()
         except ServerFailed as failure:
-            failures = failures + 1 if time.monotonic() - started < FAILURE_WINDOW_S else 1
-            details = [*failure.log_extract, *find_cures(failure.log_extract)]
+            failures = 1 if run.ready_for_s() >= HEALTHY_AFTER_S else failures + 1
+            restart = restart or (restart_wanted and run.ready_at_s is not None)
+            details = [*failure.details, *find_cures(failure.details)]
             if not restart or failures >= MAX_FAILURES or stop.requested.is_set():
                 say(str(failure), *details)
                 say("the server has been ended")
@@ -76,6 +73,41 @@ def supervise(options: ServerOptions, stop: "Stop", metrics: SupervisorMetrics, 
         else:
             say("stopped")
             return 0
+
+
+class Run:
+    """One server from its start to its end.
+
+    Attributes:
+        ready_at_s: when it answered its first request, on the monotonic clock; None if it never did.
+    """
+
+    def __init__(self, options: ServerOptions, stop: "Stop", metrics: SupervisorMetrics) -> None:
+        self._options, self._stop, self._metrics = options, stop, metrics
+        self.ready_at_s: float | None = None
+
+    def ready_for_s(self) -> float:
+        """How long ago it became ready; 0 where it never did."""
+        return 0.0 if self.ready_at_s is None else time.monotonic() - self.ready_at_s
+
+    def to_its_end(self) -> None:
+        """Returns after a stop; raises ServerFailed."""
+        started_at_s = time.monotonic()
+        stop = self._stop.requested
+        # Heartbeats go into memory: on a full disk an engine could not say that it lives.
+        heartbeats = TemporaryDirectory(prefix="heartbeat-", dir=SHARED_MEMORY)
+        with heartbeats as folder, Server(self._options, Path(folder)) as server:
+            try:
+                server.wait_ready(stop)
+                server.wait_first_answer(stop)
+                if not stop.is_set():
+                    self.ready_at_s = time.monotonic()
+                    self._metrics.ready = True
+                    say(f"ready after {self.ready_at_s - started_at_s:.1f} s")
+                server.watch(stop)
+            finally:
+                self._metrics.ready = False
+            server.drain(self._stop.at_once)
 
 
 class Stop:
@@ -109,6 +141,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--stall-timeout-s", type=float, default=120.0, help="a heartbeat this old means a stuck engine"
     )
+    parser.add_argument(
+        "--first-answer-timeout-s", type=float, default=300.0, help="how long the first request may take to be answered"
+    )
     parser.add_argument("tritonserver_options", nargs="*", help="after --: passed on to tritonserver as they are")
     return parser.parse_args()
 
@@ -128,14 +163,14 @@ def read_options(arguments: argparse.Namespace) -> ServerOptions:
         ports=ServerOptions.read_ports(os.environ),
         drain_timeout_s=arguments.drain_timeout_s,
         stall_timeout_s=arguments.stall_timeout_s,
+        first_answer_timeout_s=arguments.first_answer_timeout_s,
         extra_options=tuple(arguments.tritonserver_options),
     )
 
 
 def say(message: str, *details: str) -> None:
     """A line of the supervisor's own, among the server's, and what belongs to it, indented."""
-    sys.stdout.write("".join([f"serve: {message}\n", *(f"  {detail}\n" for detail in details)]))
-    sys.stdout.flush()
+    write_text(sys.stdout, "".join([f"serve: {message}\n", *(f"  {detail}\n" for detail in details)]))
 
 
 if __name__ == "__main__":

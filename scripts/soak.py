@@ -20,6 +20,7 @@ import httpx2
 import numpy as np
 import tritonclient.grpc.aio as grpcclient
 
+from segment_inputs import CHANNEL_OPTIONS
 from soaking.caller import Caller, Tally
 from soaking.kinds import OK, good_calls, mixed_calls
 from soaking.memory import resident_bytes, shared_memory_bytes
@@ -74,7 +75,7 @@ async def soak(stack: Stack, arguments: argparse.Namespace) -> list[str]:
         if answered % every == 0:
             await asyncio.to_thread(memory.take, answered)
 
-    async with grpcclient.InferenceServerClient(f"{HOST}:{grpc}") as client:
+    async with grpcclient.InferenceServerClient(f"{HOST}:{grpc}", channel_args=CHANNEL_OPTIONS) as client:
         caller = Caller(client)
         await caller.ask_alone(good_calls())
         memory.take(0)
@@ -111,7 +112,7 @@ def report(tally: Tally, expected: int) -> list[str]:
 def leaks(metrics_url: str) -> list[str]:
     """Gauges that have not gone back to 0."""
     time.sleep(PUBLISH_S)
-    lines = httpx2.get(metrics_url, timeout=10).text.splitlines()
+    lines = httpx2.get(metrics_url, timeout=10, trust_env=False).text.splitlines()
     return [line for line in lines if line.startswith(GAUGES) and float(line.rpartition(" ")[2]) != 0]
 
 

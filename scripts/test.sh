@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/environment.sh
 . scripts/environment.sh
 
+require_platform
 prepare_environment triton gateway scripts dev
 prepare_triton
 exec python -m pytest "$@"

@@ -7,6 +7,13 @@ from gateway.errors import ApiError
 UNREACHABLE: Final = "image_url cannot be fetched: its host does not exist, does not answer, or may not be reached"
 
 
+class LookupFailed(ApiError):
+    """The gateway's own name server does not say where a host is; no fault of the caller's."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("lookup_failed", detail)
+
+
 class FetchBlocked(ApiError):
     """A URL that leads where it may not, or nowhere.
 
@@ -14,10 +21,9 @@ class FetchBlocked(ApiError):
 
     Attributes:
         reason: for the operator's log and metrics: private, unresolvable, port, unreachable.
-        host: where it led, for the log.
     """
 
     def __init__(self, reason: str, host: str) -> None:
         super().__init__("fetch_failed", UNREACHABLE)
         self.reason = reason
-        self.host = host
+        self.notes = {"reason": reason, "host": host}

@@ -1,7 +1,6 @@
 """Fetches the image behind a URL."""
 
 import asyncio
-import logging
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -27,8 +26,6 @@ _HEADERS: Final[dict[bytes | str, bytes | str]] = {
     "Accept-Encoding": "identity",
     "User-Agent": "paligemma-gateway",
 }
-
-_log = logging.getLogger(__name__)
 
 
 class Fetcher:
@@ -59,7 +56,6 @@ class Fetcher:
                 return await self._fetch(parse_url(text))
         except FetchBlocked as blocked:
             self._on_blocked(blocked.reason)
-            _log.warning("a fetch was blocked", extra={"fields": {"reason": blocked.reason, "host": blocked.host}})
             raise
         except TimeoutError as error:
             raise ApiError("fetch_failed", "image_url took too long to answer") from error

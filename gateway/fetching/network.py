@@ -1,38 +1,74 @@
 """Connects to names by addresses that were checked: the place that no request gets around."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 from typing import Final
 
 import httpcore2
 
 from gateway.fetching.addresses import Address, AddressPolicy, parse_address
-from gateway.fetching.errors import FetchBlocked
+from gateway.fetching.errors import FetchBlocked, LookupFailed
 
 PUBLIC_PORTS: Final = frozenset({80, 443, 8080, 8443})  # where the web is; elsewhere are mail, databases, shells
 RESOLVE_TIMEOUT_S: Final = 5.0
+MAX_LOOKUPS: Final = 64  # at once; a name server that is slow holds each for as long as the system waits for it
 CONNECT_TIMEOUT_S: Final = 5.0
 
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
 
 class Resolver:
-    """The system's resolver in a small pool: a slow name server occupies a few threads and nothing else."""
+    """The system's resolver, each look-up in a thread of its own, for it cannot be broken off.
 
-    def __init__(self, *, threads: int = 8) -> None:
-        self._pool = ThreadPoolExecutor(threads, "resolver")
+    The threads are daemons: a look-up that hangs does not keep the process from ending. Where so many hang that there
+    is no thread left, further ones are refused at once; they would only wait.
+    """
 
-    def close(self) -> None:
-        """Lets no more look-ups begin."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    def __init__(self, *, max_lookups: int = MAX_LOOKUPS, timeout_s: float = RESOLVE_TIMEOUT_S) -> None:
+        self._free = max_lookups
+        self._timeout_s = timeout_s
 
     async def __call__(self, host: str, port: int) -> list[Address]:
-        """All addresses of a name; raises OSError (TimeoutError, too) or UnicodeError where there are none."""
+        """All addresses of a name.
+
+        Raises:
+            OSError or UnicodeError: there are none.
+            LookupFailed: the name server does not say, or too many look-ups are under way.
+        """
+        if self._free == 0:
+            raise LookupFailed("too many look-ups of names are under way; try again later")
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(RESOLVE_TIMEOUT_S):
-            return await loop.run_in_executor(self._pool, _look_up, host, port)
+        answer: asyncio.Future[list[Address]] = loop.create_future()
+
+        def finish(addresses: list[Address] | None, error: Exception | None) -> None:
+            self._free += 1
+            if answer.done():  # nobody waits any more
+                return
+            if error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(addresses or [])
+
+        def run() -> None:
+            addresses: list[Address] | None = None
+            failure: Exception | None = None
+            try:
+                addresses = _look_up(host, port)
+            except Exception as error:
+                failure = error
+            with contextlib.suppress(RuntimeError):  # the application has ended meanwhile
+                loop.call_soon_threadsafe(finish, addresses, failure)
+
+        self._free -= 1
+        Thread(target=run, name="resolver", daemon=True).start()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await answer
+        except TimeoutError as error:
+            raise LookupFailed("the name server takes too long; try again later") from error
 
 
 class CheckedNetwork(httpcore2.AsyncNetworkBackend):
@@ -69,6 +105,10 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
     async def _checked_addresses(self, host: str, port: int) -> list[Address]:
         try:
             addresses = await self._resolve(host, port)
+        except socket.gaierror as error:
+            if error.errno == socket.EAI_AGAIN:
+                raise LookupFailed("the name server does not answer; try again later") from error
+            raise FetchBlocked("unresolvable", host) from error
         except (OSError, UnicodeError) as error:
             raise FetchBlocked("unresolvable", host) from error
         if not addresses:

@@ -25,8 +25,8 @@ def redirected(url: httpx2.URL, location: str) -> httpx2.URL:
     """Where a redirect leads; raises ApiError where that is no URL that can be fetched."""
     try:
         return parse_url(str(url.join(location)))
-    except (httpx2.InvalidURL, ValueError, UnicodeError) as error:
-        raise ApiError("fetch_failed", "image_url redirects to something that is not a URL") from error
+    except (httpx2.InvalidURL, ValueError, UnicodeError):  # its text holds the URL, which the log must not
+        raise ApiError("fetch_failed", "image_url redirects to something that is not a URL") from None
 
 
 def _checked(url: httpx2.URL) -> httpx2.URL:

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from gateway.schemas import Health, Welcome
+from gateway.schemas import Health, Version, Welcome
 from gateway.services import services_of
 
 router = APIRouter()
@@ -19,6 +19,12 @@ async def root() -> Welcome:
 async def healthz() -> Health:
     """Does not ask Triton: a gateway must not be restarted because of it."""
     return Health(status="ok")
+
+
+@router.get("/version", summary="Which versions serve")
+async def version(request: Request) -> Version:
+    """The gateway's version and Triton's."""
+    return await services_of(request).version.get()
 
 
 @router.get("/readyz", summary="Can requests be served?", response_model=Health, responses={503: {"model": Health}})

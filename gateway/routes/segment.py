@@ -42,7 +42,12 @@ async def segment(request: Request) -> Response:
 async def _receive(request: Request, services: Services, deadline: Deadline) -> SegmentInput:
     try:
         async with asyncio.timeout(deadline.remaining_s()):
-            return await read_segment_input(request, max_image_bytes=services.settings.max_image_bytes)
+            settings = services.settings
+            return await read_segment_input(
+                request,
+                max_image_bytes=settings.max_image_bytes,
+                refuse_unknown_fields=settings.unknown_fields == "refuse",
+            )
     except TimeoutError as error:
         raise ApiError("request_timeout", "the request took too long to arrive") from error
 
@@ -58,8 +63,13 @@ async def _answer(received: SegmentInput, services: Services, record: RequestRec
         timeout_s=deadline.remaining_s(),
         request_id=record.request_id,
     )
-    with record.phase("inference"):
-        segmentation = await services.segmenter.segment(asked)
+    try:
+        with record.phase("inference"):
+            segmentation = await services.segmenter.segment(asked)
+    except ApiError as error:
+        if error.code == "loading":
+            error.retry_after_s = await services.catalog.retry_after_s(record.phases_s["inference"])
+        raise
     record.sizes["objects"] = len(segmentation.objects)
     body = await to_thread.run_sync(
         _encode, received.form, segmentation, services, record, deadline, limiter=services.encoders

@@ -47,7 +47,7 @@ class Meter:
 
 def first_token_totals(metrics_url: str) -> tuple[float, float]:
     """Sum of seconds to the first token and number of requests, since the server's start."""
-    lines = httpx2.get(metrics_url, timeout=10).raise_for_status().text.splitlines()
+    lines = httpx2.get(metrics_url, timeout=10, trust_env=False).raise_for_status().text.splitlines()
     totals = {"sum": 0.0, "count": 0.0}
     for line in lines:
         for part in totals:

@@ -9,7 +9,7 @@ import httpx2
 import tritonclient.grpc.aio as grpcclient
 
 from benchmarking.workload import Job
-from segment_inputs import segment_inputs
+from segment_inputs import CHANNEL_OPTIONS, segment_inputs
 
 ANSWER_TIMEOUT_S: Final = 300.0
 
@@ -20,7 +20,7 @@ def load_triton(grpc_url: str, jobs: Sequence[Job], *, clients: int) -> list[flo
     """Sends each job to `segment` over gRPC; returns the latencies in seconds."""
 
     async def run() -> list[float]:
-        async with grpcclient.InferenceServerClient(grpc_url) as client:
+        async with grpcclient.InferenceServerClient(grpc_url, channel_args=CHANNEL_OPTIONS) as client:
 
             async def ask(job: Job) -> None:
                 inputs = segment_inputs(job.image, job.prompt, job.max_new_tokens)

@@ -48,7 +48,11 @@ class Server:
             **self._more,
         }
         response = httpx2.post(
-            f"{self._url}/segment", timeout=_TIMEOUT_S, data=fields, files={"image_file": ("case.png", file.getvalue())}
+            f"{self._url}/segment",
+            timeout=_TIMEOUT_S,
+            data=fields,
+            files={"image_file": ("case.png", file.getvalue())},
+            trust_env=False,
         )
         response.raise_for_status()
         answer = response.json()

@@ -10,6 +10,12 @@ from typing import Final
 MIN_SHARED_MEMORY_BYTES: Final = 32_000_000
 MEGABYTE: Final = 1e6
 
+NO_ANSWER_CURE: Final = (
+    "the models are loaded and cannot answer. A known cause is a Python backend that cannot send an answer from a "
+    "thread: that of Triton 2.51 can with Python 3.10 and 3.11, and not with 3.12. Use one of these, or the image that "
+    "Dockerfile.triton names"
+)
+
 NO_ACCESS: Final = re.compile(r"(?:Permission denied|Read-only file system): '([^']+)'")
 NO_SPACE: Final = re.compile(r"No space left on device|Disk quota exceeded")
 

@@ -1,4 +1,4 @@
-"""What the supervisor knows and Triton does not, for Prometheus."""
+"""What the supervisor knows and Triton does not: for Prometheus, and for a container's health check."""
 
 import shutil
 import threading
@@ -33,11 +33,17 @@ FAMILIES: Final = (RESTARTS, STARTED, DISK_FREE, SHARED_MEMORY_FREE)
 
 
 class SupervisorMetrics:
-    """An endpoint that answers every GET with the metrics; without a port it only counts."""
+    """An endpoint with `/metrics` and `/ready`; without a port it only counts.
+
+    Attributes:
+        restarts: how often Triton was started again.
+        ready: whether Triton's models are ready and a request has been answered; `/ready` says 200, else 503.
+    """
 
     def __init__(self, host: str, port: int | None, cache: Path) -> None:
         """`cache`: the folder that downloads go to; its nearest parent where it does not exist yet."""
         self.restarts = 0
+        self.ready = False
         self._started_at = time.time()
         self._cache = cache
         self._server = None if port is None else ThreadingHTTPServer((host, port), _handler(self))
@@ -70,9 +76,19 @@ class SupervisorMetrics:
 def _handler(metrics: SupervisorMetrics) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = metrics.exposition().encode()
-            self.send_response(HTTPStatus.OK)
-            self.send_header("Content-Type", CONTENT_TYPE)
+            if self.path == "/metrics":
+                self._answer(HTTPStatus.OK, metrics.exposition(), CONTENT_TYPE)
+            elif self.path == "/ready" and metrics.ready:
+                self._answer(HTTPStatus.OK, "ready\n")
+            elif self.path == "/ready":
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "no request has been answered yet\n")
+            else:
+                self._answer(HTTPStatus.NOT_FOUND, "here are /metrics and /ready\n")
+
+        def _answer(self, status: HTTPStatus, text: str, content_type: str = "text/plain; charset=utf-8") -> None:
+            body = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -31,12 +31,20 @@ def read_port(environ: Mapping[str, str], variable: str, default: int) -> Port:
 
 def check_ports(host: str, ports: list[Port]) -> None:
     """Raises PortError where a port is taken, or named twice."""
+    check_distinct(ports)
+    for port in ports:
+        check_port(host, port)
+
+
+def check_distinct(ports: list[Port]) -> None:
+    """Raises PortError where a port is named twice."""
     seen: dict[int, Port] = {}
     for port in ports:
         if port.number in seen:
-            raise PortError(f"port {port.number} is given twice: {seen[port.number].variable} and {port.variable}")
+            first = seen[port.number].variable
+            message = f"port {port.number} is given twice: {first} and {port.variable}; set one of them to another one"
+            raise PortError(message)
         seen[port.number] = port
-        check_port(host, port)
 
 
 def check_port(host: str, port: Port) -> None:

@@ -1,5 +1,6 @@
 """What the scripts know of processes: Triton's own, whether they live, and that they end with their parent."""
 
+import contextlib
 import ctypes
 import signal
 import subprocess
@@ -42,9 +43,21 @@ class GroupGuard:
             self._process.communicate(b"dismissed\n")
 
 
+def stubs_below(pid: int) -> list[psutil.Process]:
+    """Triton's processes for Python models below a process; those that vanish meanwhile are left out, no others."""
+    try:
+        children = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    return [child for child in children if is_stub(child)]
+
+
 def is_stub(process: psutil.Process) -> bool:
     """Whether a process is one of Triton's for a Python model."""
-    return bool(process.name().startswith(STUB_NAME[:15]))  # the kernel cuts names
+    try:
+        return bool(process.name().startswith(STUB_NAME[:15]))  # the kernel cuts names
+    except psutil.NoSuchProcess:
+        return False
 
 
 def served_model(command: list[str]) -> str:
@@ -59,3 +72,11 @@ def is_alive(process: psutil.Process) -> bool:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def end(processes: set[psutil.Process], timeout_s: float) -> None:
+    """Kills processes, those that are dead already excepted, and waits for them."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=timeout_s)

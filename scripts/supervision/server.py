@@ -1,46 +1,36 @@
 """One run of tritonserver: started, watched, drained, ended with everything that belongs to it."""
 
-import collections
 import contextlib
 import os
-import re
 import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import Final, Self
 
 import psutil
 
 from supervision import heartbeats
-from supervision.cures import shared_memory_problem
+from supervision.cures import NO_ANSWER_CURE, shared_memory_problem
 from supervision.ports import Port, read_port
-from supervision.processes import SHARED_MEMORY, GroupGuard, is_alive, is_stub, served_model
+from supervision.probes import MODEL, Address, FirstRequestFailed, ask_first_request
+from supervision.processes import SHARED_MEMORY, GroupGuard, end, is_alive, served_model, stubs_below
+from supervision.server_log import ServerLog
 
 POLL_S: Final = 0.5
-HEALTH_TIMEOUT_S: Final = 5.0
+END_POLL_S: Final = 0.05
 HEALTH_FAILURES: Final = 6  # in a row, before a server that still runs is called stuck
 EXIT_TIMEOUT_S: Final = 30  # for tritonserver to finish what it has in hand
 END_GRACE_S: Final = 5.0  # for a server that has already failed
-LOG_LINES_KEPT: Final = 400
-LOG_LINES_SHOWN: Final = 12
 
 # Closed to everybody: what they are called with is made up at each start and told to nobody.
 ADMINISTRATIVE: Final = "model-repository,shared-memory,trace,logging"
-
-FAILED_LOAD: Final = "failed to load '"
-NO_GPU: Final = re.compile("CudaDriverHelper|CUDA driver")  # a host without one is told so at every start
-ERROR_LINE: Final = re.compile(r"E[0-9]{4} |error: |Traceback")
 
 # PyTorch's threads wait for each other by spinning, libgomp's default for milliseconds at each operation: with anything
 # else on the same cores a request then takes seconds. So few rounds (some microseconds) cost an idle host nothing.
@@ -51,12 +41,12 @@ class ServerFailed(Exception):
     """The server did not start, or died, or hangs.
 
     Attributes:
-        log_extract: lines of the server's log that say more.
+        details: lines that say more: of the server's log, or what to do.
     """
 
-    def __init__(self, message: str, log_extract: list[str] | None = None) -> None:
+    def __init__(self, message: str, details: list[str] | None = None) -> None:
         super().__init__(message)
-        self.log_extract = log_extract or []
+        self.details = details or []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +60,7 @@ class ServerOptions:
         ports: HTTP, gRPC and metrics, in this order.
         drain_timeout_s: how long running requests may take to end.
         stall_timeout_s: a heartbeat this old means a stuck engine.
+        first_answer_timeout_s: how long the first request may take once all models are ready.
         extra_options: for tritonserver, as they are.
     """
 
@@ -79,7 +70,13 @@ class ServerOptions:
     ports: list[Port]
     drain_timeout_s: float
     stall_timeout_s: float
+    first_answer_timeout_s: float
     extra_options: tuple[str, ...] = ()
+
+    @property
+    def address(self) -> Address:
+        """Where this host reaches the server over HTTP."""
+        return Address("127.0.0.1" if self.host == "0.0.0.0" else self.host, self.ports[0].number)  # noqa: S104
 
     @staticmethod
     def read_ports(environ: Mapping[str, str]) -> list[Port]:
@@ -98,7 +95,6 @@ class Server:
         self._options = options
         self._heartbeat_dir = heartbeat_dir
         self._shared_memory_prefix = f"triton_{uuid.uuid4().hex[:12]}_"
-        self._log: collections.deque[str] = collections.deque(maxlen=LOG_LINES_KEPT)
         self._stubs: list[psutil.Process] = []
         self._commands: dict[int, list[str]] = {}
         self._health_failures = 0
@@ -124,8 +120,7 @@ class Server:
         )
         self._guard = GroupGuard(self._process.pid, SHARED_MEMORY / self._shared_memory_prefix)
         assert self._process.stdout is not None
-        self._pump = threading.Thread(target=self._pump_log, args=(self._process.stdout,), daemon=True)
-        self._pump.start()
+        self._log = ServerLog(self._process.stdout)
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -136,9 +131,30 @@ class Server:
         while not stop.wait(POLL_S):
             if self._process.poll() is not None:
                 message = f"tritonserver did not start (status {self._process.returncode})"
-                raise ServerFailed(message, self._log_extract())
+                raise ServerFailed(message, self._failure_lines())
+            ready = self._options.address.is_healthy("ready")
             self._stubs = self._find_stubs()
-            if self._is_healthy("ready"):
+            if ready:
+                return
+
+    def wait_first_answer(self, stop: threading.Event) -> None:
+        """Returns when a real request has been answered, or a stop is asked for; raises ServerFailed where none is.
+
+        Triton says ready as soon as all models are loaded, also where a stub dies or hangs when it is to answer.
+        A repository without the ensemble is not asked.
+        """
+        if not (self._options.model_repository / MODEL).is_dir():
+            return
+        answered = ask_first_request(self._options.address, self._options.first_answer_timeout_s)
+        while not stop.is_set():
+            try:
+                answered.result(POLL_S)
+            except TimeoutError:
+                self._check("at the first request", NO_ANSWER_CURE)
+            except FirstRequestFailed as failure:
+                self._check("at the first request", NO_ANSWER_CURE)  # a death says more than a connection that was cut
+                raise ServerFailed(str(failure), [NO_ANSWER_CURE]) from failure
+            else:
                 return
 
     def watch(self, stop: threading.Event) -> None:
@@ -147,13 +163,12 @@ class Server:
             self._check()
 
     def drain(self, at_once: threading.Event) -> None:
-        """Lets running requests end, then the server."""
+        """Lets running requests end, then the server; `at_once` ends the waiting."""
         give_up_at = time.monotonic() + self._options.drain_timeout_s
-        while time.monotonic() < give_up_at and not at_once.is_set() and self._process.poll() is None:
-            if heartbeats.unanswered(self._heartbeat_dir) == 0:
+        while time.monotonic() < give_up_at and self._process.poll() is None:
+            if heartbeats.unanswered(self._heartbeat_dir) == 0 or at_once.wait(0.1):
                 break
-            time.sleep(0.1)
-        self._end(END_GRACE_S if at_once.is_set() else EXIT_TIMEOUT_S + END_GRACE_S)
+        self._end(EXIT_TIMEOUT_S + END_GRACE_S, at_once)
 
     def _command(self) -> list[str]:
         options = self._options
@@ -171,77 +186,56 @@ class Server:
             f"--http-restricted-api={closed}",
             f"--grpc-restricted-protocol={closed}",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            "--grpc-http2-max-ping-strikes=0",  # a client with a long request may ping as often as it likes
             "--disable-auto-complete-config",  # the configurations are complete; completing them would cost a start
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
             *options.extra_options,
         ]
 
-    def _check(self) -> None:
+    def _check(self, when: str = "", cure: str | None = None) -> None:
+        """Raises ServerFailed when something is dead or stuck; `when` and `cure` are said of a process that died."""
+        died, details = (f"died {when}" if when else "died"), ([cure] if cure else [])
         if self._process.poll() is not None:
-            raise ServerFailed(f"tritonserver died (status {self._process.returncode})", self._log_extract())
+            message = f"tritonserver {died} (status {self._process.returncode})"
+            raise ServerFailed(message, self._failure_lines() + details)
         for stub in self._stubs:
             if not is_alive(stub):
                 model = served_model(self._commands.get(stub.pid, []))
-                raise ServerFailed(f"the process of model {model} died (pid {stub.pid})")
+                raise ServerFailed(f"the process of model {model} {died} (pid {stub.pid})", details)
         for name, age_s in heartbeats.ages_s(self._heartbeat_dir).items():
             if age_s > self._options.stall_timeout_s:
                 raise ServerFailed(f"engine {name} is stuck: no sign of life for {age_s:.0f} s")
-        self._health_failures = 0 if self._is_healthy("live") else self._health_failures + 1
+        self._health_failures = 0 if self._options.address.is_healthy("live") else self._health_failures + 1
         if self._health_failures >= HEALTH_FAILURES:
             raise ServerFailed(f"tritonserver is stuck: {HEALTH_FAILURES} health checks in a row failed")
 
-    def _is_healthy(self, probe: str) -> bool:
-        host = "127.0.0.1" if self._options.host == "0.0.0.0" else self._options.host  # noqa: S104
-        url = f"http://{host}:{self._options.ports[0].number}/v2/health/{probe}"
-        try:
-            with urllib.request.urlopen(url, timeout=HEALTH_TIMEOUT_S) as response:
-                return bool(response.status == HTTPStatus.OK)
-        except (OSError, urllib.error.HTTPError):
-            return False
-
     def _find_stubs(self) -> list[psutil.Process]:
         """The stubs there are; one that has died meanwhile is a zombie, and no longer says what it was."""
-        stubs = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            stubs = [child for child in psutil.Process(self._process.pid).children(recursive=True) if is_stub(child)]
+        stubs = stubs_below(self._process.pid)
         for stub in stubs:
             with contextlib.suppress(psutil.Error):
                 self._commands.setdefault(stub.pid, stub.cmdline())
         return stubs
 
-    def _end(self, grace_s: float) -> None:
+    def _end(self, grace_s: float, at_once: threading.Event | None = None) -> None:
         """Ends the server and its stubs, and clears away the shared memory that a killed one leaves."""
+        family = set(self._stubs)
         if self._process.poll() is None:
-            family = psutil.Process(self._process.pid).children(recursive=True)
+            family.update(psutil.Process(self._process.pid).children(recursive=True))
             self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(grace_s)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        else:
-            family = []
-        for process in {*family, *self._stubs}:
-            if is_alive(process):
-                process.kill()
-        psutil.wait_procs({*family, *self._stubs}, timeout=END_GRACE_S)
+            give_up_at = time.monotonic() + grace_s
+            while self._process.poll() is None and time.monotonic() < give_up_at:
+                if at_once is not None and at_once.is_set():
+                    break
+                time.sleep(END_POLL_S)
+            self._process.kill()
+            self._process.wait()
+        end(family, END_GRACE_S)
         self._guard.dismiss()
-        self._pump.join(END_GRACE_S)
+        self._log.join(END_GRACE_S)
         for region in SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
             region.unlink(missing_ok=True)
 
-    def _pump_log(self, stream: IO[bytes]) -> None:
-        for line in stream:
-            text = line.decode(errors="replace")
-            self._log.append(text.rstrip())
-            sys.stdout.write(text)
-            sys.stdout.flush()
-
-    def _log_extract(self) -> list[str]:
-        """The log's lines that say what went wrong."""
-        self._pump.join(END_GRACE_S)
-        failed_loads = [line for line in self._log if FAILED_LOAD in line and "Internal: " in line]
-        telling = failed_loads or [line for line in self._log if ERROR_LINE.match(line) and not NO_GPU.search(line)]
-        # What follows an exception's text, written as one line, is where it was raised.
-        causes = [line.partition(r"\n\nAt:")[0].partition('] "')[2] or line for line in telling]
-        return causes[-LOG_LINES_SHOWN:]
+    def _failure_lines(self) -> list[str]:
+        self._log.join(END_GRACE_S)
+        return self._log.failure_lines()

@@ -1,6 +1,7 @@
 """Triton under its supervisor and the gateway, started and stopped together."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from typing import IO, Final, Self
 
 import httpx2
 
-from supervision.ports import Port, check_ports, read_port
+from supervision.output import write_text
+from supervision.ports import Port, check_distinct, check_ports, read_port
 from supervision.processes import when_parent_dies
 from supervision.server import ServerOptions
 
@@ -24,6 +26,9 @@ HOST: Final = "127.0.0.1"
 STOP_TIMEOUT_S: Final = 90.0
 POLL_S: Final = 0.1
 
+READY_LINE: Final = "serve: ready after"
+STOPPED_LINE: Final = "serve: stopped"
+
 OnReady = Callable[[str, float, str], None]
 
 
@@ -32,13 +37,23 @@ class StackFailed(Exception):
 
 
 class Process:
-    """A child with its log; leaving the context ends it in order."""
+    """A child with its log; leaving the context ends it in order.
 
-    def __init__(self, name: str, command: list[str], environ: Mapping[str, str]) -> None:
+    Attributes:
+        log: its file.
+        said_ready: set when a supervisor has said so; a gateway has a probe instead.
+    """
+
+    def __init__(
+        self, name: str, command: list[str], environ: Mapping[str, str], at_once: threading.Event | None = None
+    ) -> None:
+        """`at_once`: when it is set, nobody waits for the child to end in order."""
         self._name = name
         self._command = command
         self._environ = environ
+        self._at_once = at_once or threading.Event()
         self.log = RUN_DIR / f"{name}.log"
+        self.said_ready = threading.Event()
 
     def __enter__(self) -> Self:
         self._child = subprocess.Popen(
@@ -57,17 +72,22 @@ class Process:
 
     def __exit__(self, *_exception: object) -> None:
         self._child.terminate()
-        try:
-            self._child.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        give_up_at = time.monotonic() + STOP_TIMEOUT_S
+        while not self.has_ended and time.monotonic() < give_up_at and not self._at_once.is_set():
+            time.sleep(POLL_S)
+        self._child.kill()  # a killed supervisor's guard ends what is below it
+        self._child.wait()
         self._pump.join(1.0)
 
     @property
     def pid(self) -> int:
         """Its process id."""
         return self._child.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the child has ended."""
+        return self._child.poll() is not None
 
     def check(self) -> None:
         """Raises StackFailed where the child has ended."""
@@ -76,15 +96,28 @@ class Process:
             raise StackFailed(f"{self._name} ended with status {status}; its log is {self.log.relative_to(REPOSITORY)}")
 
     def _pump_log(self, stream: IO[bytes]) -> None:
-        """Everything into the log; what the supervisor says of failures also to the terminal."""
-        with self.log.open("wb", buffering=0) as log:
-            relevant = False
-            for line in stream:
-                log.write(line)
-                relevant = line.startswith(b"serve: ") or (relevant and line.startswith(b"  "))
-                if relevant and not line.startswith((b"serve: ready after", b"serve: stopped")):
-                    sys.stderr.write(line.decode(errors="replace"))
-                    sys.stderr.flush()
+        """Everything into the log; what the supervisor says of failures also to the terminal.
+
+        It reads on where a full disk takes no more: a child whose output nobody reads would stop.
+        """
+        relevant = False
+        with stream, self._open_log() as log:
+            for raw in stream:
+                with contextlib.suppress(OSError):
+                    log.write(raw)
+                line = raw.decode(errors="replace")
+                relevant = line.startswith("serve: ") or (relevant and line.startswith("  "))
+                if line.startswith(READY_LINE):
+                    self.said_ready.set()
+                elif relevant and not line.startswith(STOPPED_LINE):
+                    write_text(sys.stderr, line)
+
+    def _open_log(self) -> IO[bytes]:
+        """Without a buffer: what cannot be written is not tried again."""
+        try:
+            return self.log.open("wb", buffering=0)
+        except OSError:
+            return Path(os.devnull).open("wb", buffering=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +143,25 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(environ: dict[str, str], on_ready: OnReady) -> Iterator[Stack]:
+def running_stack(
+    environ: dict[str, str], on_ready: OnReady, at_once: threading.Event | None = None
+) -> Iterator[Stack]:
     """Starts both, with the demo model unless the environment says otherwise; stops them when the context ends.
 
     Args:
         environ: for both processes; what it lacks is filled in.
         on_ready: called with a name, the seconds that it took, and where it listens.
+        at_once: when it is set, both are stopped without waiting for what is running.
 
     Raises:
         StackFailed: one of them does not start.
-        PortError: a port is taken.
+        PortError: a port is taken, or given twice.
     """
     environ.setdefault("MODEL_ID", DEMO_MODEL_ID)
     environ.setdefault("MODELS_DIR", str(REPOSITORY / "models"))
     host = environ.setdefault("GATEWAY_HOST", HOST)
     gateway_port, triton_ports = read_port(environ, "GATEWAY_PORT", 8000), ServerOptions.read_ports(environ)
+    check_distinct([*triton_ports, gateway_port])
     check_ports(HOST, triton_ports)
     check_ports(host, [gateway_port])
     environ["TRITON_GRPC_URL"] = f"{HOST}:{triton_ports[1].number}"
@@ -133,24 +170,29 @@ def running_stack(environ: dict[str, str], on_ready: OnReady) -> Iterator[Stack]
     RUN_DIR.mkdir(exist_ok=True)
     serve_command = [sys.executable, str(REPOSITORY / "scripts" / "serve.py"), "--restart"]
     with (
-        Process("triton", serve_command, environ) as triton,
-        Process("gateway", [sys.executable, "-m", "gateway"], environ) as gateway,
+        Process("triton", serve_command, environ, at_once) as triton,
+        Process("gateway", [sys.executable, "-m", "gateway"], environ, at_once) as gateway,
     ):
         stack = Stack(triton, gateway, triton_ports, url)
-        seconds = _wait(f"http://{HOST}:{triton_ports[0].number}/v2/health/ready", stack.check)
+        seconds = _wait(triton.said_ready.is_set, stack.check)
         names = zip(("http", "grpc", "metrics"), triton_ports, strict=True)
         on_ready("triton", seconds, f"{HOST}: {', '.join(f'{name} {port.number}' for name, port in names)}")
-        on_ready("gateway", _wait(f"{url}/readyz", stack.check), url)
+        on_ready("gateway", _wait(lambda: _answers(f"{url}/readyz"), stack.check), url)
         yield stack
 
 
-def _wait(url: str, check: Callable[[], None]) -> float:
-    """Waits for a probe to answer 200; returns how long that took."""
+def _wait(condition: Callable[[], bool], check: Callable[[], None]) -> float:
+    """Waits for a condition; returns how long that took."""
     started = time.monotonic()
-    with httpx2.Client(trust_env=False, timeout=5.0) as client:
-        while True:
-            check()
-            with contextlib.suppress(httpx2.HTTPError):
-                if client.get(url).status_code == httpx2.codes.OK:
-                    return time.monotonic() - started
-            time.sleep(POLL_S)
+    while not condition():
+        check()
+        time.sleep(POLL_S)
+    return time.monotonic() - started
+
+
+def _answers(url: str) -> bool:
+    """Whether a probe answers 200."""
+    try:
+        return bool(httpx2.get(url, trust_env=False, timeout=5.0).status_code == httpx2.codes.OK)
+    except httpx2.HTTPError:
+        return False

@@ -30,6 +30,7 @@ import torch
 from tqdm import tqdm
 
 from mask_vae import MaskVaeConfig, MaskVaeError, ensure_weights
+from paligemma_engine.checkpoint_files import CheckpointFiles
 from paligemma_engine.config import ConfigError, EngineConfig
 from paligemma_engine.errors import EngineError
 from paligemma_engine.images import ImageLimits
@@ -39,7 +40,7 @@ from verification.cases import FOLDER_PROMPTS, Case, drawn_cases, folder_cases
 from verification.comparison import EXACT, ROUNDED, Comparison, Job, compare
 from verification.decoder import Decoders
 from verification.errors import CannotVerify
-from verification.reference import WORKSPACE_BYTES, Files, Reference, as_served, find_files
+from verification.reference import WORKSPACE_BYTES, Reference, as_served, find_files, weight_bytes
 from verification.report import as_json, conclusion, table
 from verification.server import Server
 
@@ -145,15 +146,15 @@ def _cases(arguments: argparse.Namespace, config: EngineConfig) -> list[Case]:
     return cases
 
 
-def _loading(config: EngineConfig, files: Files) -> str:
-    gigabytes = (files.weight_bytes + WORKSPACE_BYTES) / 1e9
+def _loading(config: EngineConfig, files: CheckpointFiles) -> str:
+    gigabytes = (weight_bytes(config, files) + WORKSPACE_BYTES) / 1e9
     return (
         f"Loading {config.model_id} a second time, beside the server's own: at most about {gigabytes:.1f} GB more on "
         f"{config.device}{'' if config.device == 'cpu' else ' (--device cpu takes it elsewhere)'}"
     )
 
 
-def _settings(config: EngineConfig, files: Files, reference: Reference, vae: Path) -> dict[str, Any]:
+def _settings(config: EngineConfig, files: CheckpointFiles, reference: Reference, vae: Path) -> dict[str, Any]:
     return {
         "model_id": config.model_id,
         "folder": str(files.adapter or files.folder),

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,25 +12,16 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.checkpoint_files import base_of, weight_count
+from paligemma_engine.checkpoint_files import CheckpointFiles, base_of, size_of
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.grammar import Grammar
 from paligemma_engine.hub import find_checkpoint
-from paligemma_engine.loading import load_folder, torch_dtype
+from paligemma_engine.loading import load_files, torch_dtype
 from paligemma_engine.memory import free_gpu_bytes
 from paligemma_engine.prompts import TargetPrompt
 from verification.errors import CannotVerify
 
 WORKSPACE_BYTES: Final = 2 << 30  # of a prefill at 896 px with its scores, and of the libraries
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Where a checkpoint is: its folder, a LoRA adapter's where it is one, and the bytes of its weights in memory."""
-
-    folder: Path
-    adapter: Path | None
-    weight_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +55,23 @@ def as_served(config: EngineConfig, *, device: str | None) -> EngineConfig:
     return dataclasses.replace(served, device=device, dtype=str(torch_dtype(served)).removeprefix("torch."))
 
 
-def find_files(config: EngineConfig) -> Files:
+def find_files(config: EngineConfig) -> CheckpointFiles:
     """Where the checkpoint is; the server has fetched it already. Raises EngineError where it is not there."""
     folder, adapter = find_checkpoint(config), None
     if base := base_of(folder):
         adapter, folder = folder, find_checkpoint(dataclasses.replace(config, model_id=base))
-    return Files(folder, adapter, weight_count(folder) * torch_dtype(config).itemsize)
+    return CheckpointFiles(folder, adapter)
+
+
+def weight_bytes(config: EngineConfig, files: CheckpointFiles) -> int:
+    """What a checkpoint's weights take in memory; raises ModelFailed where a file cannot be read."""
+    return size_of(files.folder).numbers * torch_dtype(config).itemsize
 
 
 class Reference:
     """A loaded checkpoint with `generate` and the grammar's tables."""
 
-    def __init__(self, config: EngineConfig, files: Files) -> None:
+    def __init__(self, config: EngineConfig, files: CheckpointFiles) -> None:
         """Loads it.
 
         Raises:
@@ -84,7 +79,7 @@ class Reference:
             CannotVerify: it does not fit the GPU beside the server.
         """
         _require_room(config, files)
-        self.checkpoint: Checkpoint = load_folder(config, files.folder, files.adapter)
+        self.checkpoint: Checkpoint = load_files(config, files)
         self._model, self._processor = self.checkpoint.model, self.checkpoint.processor
         own = self._model.generation_config  # may ask for beams, penalties or a cache of another kind
         self._model.generation_config = GenerationConfig(
@@ -153,13 +148,13 @@ class Reference:
         return self.grammar.allowed[states]
 
 
-def _require_room(config: EngineConfig, files: Files) -> None:
+def _require_room(config: EngineConfig, files: CheckpointFiles) -> None:
     if torch.device(config.device).type != "cuda" or config.quantization != "off":
         return
+    needed_bytes = weight_bytes(config, files) + WORKSPACE_BYTES
     free_bytes = free_gpu_bytes(torch.device(config.device))
-    if files.weight_bytes + WORKSPACE_BYTES > free_bytes:
+    if needed_bytes > free_bytes:
         raise CannotVerify(
-            f"a second copy of the checkpoint needs about {(files.weight_bytes + WORKSPACE_BYTES) / 1e9:.1f} GB, and "
-            f"{free_bytes / 1e9:.1f} GB of {config.device} are free; give --device cpu, or start the server with a "
-            "lower MAX_SLOTS"
+            f"a second copy of the checkpoint needs about {needed_bytes / 1e9:.1f} GB, and {config.device} has "
+            f"{free_bytes / 1e9:.1f} GB free; give --device cpu, or start the server with a lower MAX_SLOTS"
         )

@@ -1,12 +1,13 @@
 """What a container says that cannot start: the cause, and what to do."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from containers import docker, image
+from containers import FILES, PROJECT, TOKEN, docker, image, run
 from hub_server import HubServer, Repository
-from stack import DEMO_MODEL_ID, Ports
+from stack import DEMO_MODEL_ID, REPOSITORY, Ports
 
 START_TIMEOUT_S = 300
 
@@ -15,8 +16,8 @@ def start(*options: str, network: str = "host", **variables: str) -> str:
     """What the supervisor says in the end; on the host's network, where the hub of the tests is."""
     environ = [f"--env={name}={value}" for name, value in {**Ports.free().environ(), **variables}.items()]
     command = (image("triton"), "python3", "/app/scripts/serve.py")
-    run = ("run", "--rm", f"--network={network}", *environ, *options, *command)
-    lines = docker(*run, check=False, timeout_s=START_TIMEOUT_S).splitlines()
+    arguments = ("run", "--rm", f"--network={network}", *environ, *options, *command)
+    lines = docker(*arguments, check=False, timeout_s=START_TIMEOUT_S).splitlines()
     first = next(index for index, line in enumerate(lines) if line.startswith("serve: "))
     assert lines[-1] == "serve: the server has been ended"
     return "\n".join(lines[first:])
@@ -61,6 +62,19 @@ def test_a_token_that_cannot_be_read(hub: HubServer, tmp_path: Path) -> None:
     secret = f"--volume={token}:/run/secrets/hf_token:ro"
     said = start(secret, "--user=4321:4321", MODEL_ID="org/gated", HF_ENDPOINT=hub.url, VAE_CHECKPOINT="vae-demo.npz")
     assert "user 4321:4321 has no access to /run/secrets/hf_token" in said
+
+
+def test_a_token_in_a_variable_becomes_a_file() -> None:
+    """Compose hands it over; no process in the container finds it in its environment."""
+    files = [f"--file={REPOSITORY / name}" for name in FILES]
+    command = ["docker", "compose", "--project-name", f"{PROJECT}-token", *files]
+    script = "cat /run/secrets/hf_token && ! env | grep --quiet HF_TOKEN"
+    in_triton = ["run", "--rm", "--no-deps", "-T", "triton", "sh", "-c", script]
+    environ = {**os.environ, "HF_TOKEN": TOKEN, "MODEL_ID": DEMO_MODEL_ID}
+    try:
+        assert run([*command, *in_triton], environ=environ).splitlines()[-1] == TOKEN
+    finally:
+        run([*command, "down", "--volumes"], environ=environ)
 
 
 def test_no_weights_for_masks_and_no_network() -> None:

@@ -205,6 +205,7 @@ def test_token_parser_writes_what_its_config_says(token_parser: Any) -> None:
     np.testing.assert_allclose(outputs["boxes"], np.array([[200, 100, 400, 300]] * 2) / 1023, rtol=1e-6)
     assert outputs["labels"].tolist() == [b"cat", b"dog"]
     assert outputs["has_mask"].tolist() == [True, False]
+    assert outputs["target"].tolist() == [0, 1]
     assert outputs["codes"].tolist() == [[1] * 16, [-1] * 16]
     np.testing.assert_allclose(outputs["scores"], [[np.exp(-0.5)] * 2, [np.exp(-0.5), 0]], rtol=1e-6)
 

@@ -48,7 +48,22 @@ def test_every_setting_reaches_its_container() -> None:
     assert settings - NOT_FOR_CONTAINERS - BY_FILE - FIXED == (triton | gateway) & settings
     assert gateway >= GATEWAYS - FIXED
     interpolated = set(INTERPOLATED.findall(COMPOSE_TEXT))
-    assert interpolated >= FIXED | {"HF_TOKEN_PATH", "API_KEYS_FILE"}
+    assert interpolated >= FIXED | {"HF_TOKEN", "API_KEYS_FILE"}
+
+
+@pytest.mark.parametrize(
+    ("hf_token", "source"),
+    [("", {"file": "${HF_TOKEN_PATH:-/dev/null}"}), ("-variable", {"environment": "HF_TOKEN"})],
+)
+def test_the_token_is_a_secret_wherever_it_comes_from(hf_token: str, source: dict[str, str]) -> None:
+    """Compose takes one source: HF_TOKEN where it is set, else a file. No container has it as a variable."""
+    (included,) = COMPOSE["include"]
+    assert included["project_directory"] == "."  # what a path of the host, and `.env`, are relative to
+    text = (REPOSITORY / included["path"].replace("${HF_TOKEN:+-variable}", hf_token)).read_text()
+    assert yaml.safe_load(text) == {"secrets": {"hf_token": source}}
+    assert COMPOSE["services"]["triton"]["secrets"] == ["hf_token"]
+    for service in COMPOSE["services"].values():
+        assert not BY_FILE & set(service.get("environment", {}))
 
 
 def test_no_default_stands_twice() -> None:
@@ -110,6 +125,7 @@ def test_no_secret_gets_into_an_image() -> None:
     allowed = (REPOSITORY / ".dockerignore").read_text().splitlines()
     assert "*" in allowed
     assert {line for line in allowed if line.startswith("!")} == {
+        "!constraints.txt",
         "!pyproject.toml",
         "!gateway/",
         "!model_repository/",
@@ -124,6 +140,7 @@ def test_no_secret_gets_into_an_image() -> None:
         "!scripts/model_packages.py",
         "!scripts/scenes.py",
         "!scripts/segment_inputs.py",
+        "!scripts/healthcheck.py",
         "!scripts/serve.py",
         "!scripts/supervision/",
         "!scripts/verification/",

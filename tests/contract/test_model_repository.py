@@ -46,6 +46,7 @@ OUTPUTS = {
         "labels": ("STRING", [-1]),
         "scores": ("FP32", [-1, 2]),
         "has_mask": ("BOOL", [-1]),
+        "target": ("INT32", [-1]),
     },
     "mask_decoder": {"masks": ("FP32", [-1, 64, 64])},
     "segment": {
@@ -58,6 +59,8 @@ OUTPUTS = {
         "input_image": ("UINT8", [-1, -1, 3]),
         "image_size": ("INT32", [2]),
         "finish_reason": ("STRING", [-1]),
+        "targets": ("STRING", [-1]),
+        "target": ("INT32", [-1]),
     },
 }
 

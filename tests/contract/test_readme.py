@@ -1,11 +1,15 @@
 """What README and documentation say of files and commands, held against the tree."""
 
+import base64
+import io
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from documents import COMMANDS, CONTRIBUTING, DOCUMENTS, README, REPOSITORY, code_blocks, mapped_paths, section
+from documents import COMMANDS, CONTRIBUTING, DOCUMENTS, README, REPOSITORY, REST, code_blocks, mapped_paths, section
+from PIL import Image
 
 SHORT_README_LINES = 180
 CONTRIBUTORS_MAP = section(CONTRIBUTING, "Where things are")
@@ -56,7 +60,7 @@ def test_the_contributors_map_shows_every_folder_and_script() -> None:
         f"{Path(path).parent}/" for path in tracked() if re.fullmatch(r"model_repository/\w+/\w+/__init__.py", path)
     }
     scripts = {path for path in tracked() if re.fullmatch(r"scripts/\w+\.(py|sh)", path)}
-    sourced = {"scripts/environment.sh", "scripts/demo.py"}  # parts of the scripts that are shown
+    sourced = {"scripts/environment.sh", "scripts/host.sh", "scripts/demo.py"}  # parts of the scripts that are shown
     assert folders | packages | (scripts - sourced) <= shown
 
 
@@ -68,7 +72,7 @@ def test_the_readmes_map_is_the_top_level() -> None:
 
 
 def test_the_commands_page_shows_every_script() -> None:
-    libraries = {"environment.sh", "demo.py", "model_packages.py", "scenes.py", "segment_inputs.py"}
+    libraries = {"environment.sh", "host.sh", "demo.py", "model_packages.py", "scenes.py", "segment_inputs.py"}
     scripts = {Path(path).name for path in tracked() if re.fullmatch(r"scripts/\w+\.(py|sh)", path)}
     assert {Path(script).name for script in COMMAND.findall(COMMANDS)} == scripts - libraries
 
@@ -101,6 +105,23 @@ def test_code_blocks_are_closed(page: Path) -> None:
 def test_the_two_commands_come_first() -> None:
     run, test, *_ = code_blocks(README, "bash")
     assert (run, test) == ("./scripts/demo.sh\n", "./scripts/test.sh\n")
+
+
+def test_the_python_example_bears_a_box_without_width(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A box narrower than half a pixel is rounded to none, and there is no picture of that size."""
+    picture = io.BytesIO()
+    Image.new("L", (64, 64), 255).save(picture, "PNG")
+    encoded = base64.b64encode(picture.getvalue()).decode()
+    found = {"mask": encoded, "label": "hair", "score": 0.5}
+    boxes = [[10, 5, 10, 9], [64, 5, 64, 64], [3, 4, 5, 4]]
+    answer = {"image": encoded, "masks": [{**found, "coordinates": box} for box in boxes]}
+    monkeypatch.setattr("requests.post", lambda *_, **__: SimpleNamespace(json=lambda: answer))
+    monkeypatch.chdir(REPOSITORY)
+    (program,) = (block for block in code_blocks(REST, "python") if block.startswith("import base64"))
+    exec(program, {})
+    assert capsys.readouterr().out.count("hair") == len(boxes)
 
 
 def test_files_stay_short() -> None:

@@ -1,12 +1,13 @@
 """The gateway where it needs no Triton: what it refuses by itself, and what it says when Triton is not there."""
 
 import base64
+import tomllib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from stack import free_ports
+from stack import REPOSITORY, free_ports
 
 from gateway.app import create_app
 from gateway.errors import STATUS_OF_CODE
@@ -62,6 +63,36 @@ def test_bad_fields_are_named_and_not_echoed(client: TestClient, fields: dict[st
     response = post(client, json={**fields, "image_url": f"data:image/png;base64,{secret}"})
     check(response, 422, "invalid_request")
     assert secret not in response.text
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"), [("mask_fromat", "did you mean mask_format?"), ("x" * 9000, "the fields are image_file,")]
+)
+def test_a_field_that_there_is_not(client: TestClient, name: str, advice: str) -> None:
+    """A misspelt option passed in silence, and the answer was not what was asked for."""
+    for body in ({"json": {"prompt": "cat", "image_url": "data:,x", name: "rle"}}, {"data": {name: "rle"}}):
+        response = post(client, **body)
+        check(response, 422, "invalid_request")
+        assert advice in response.json()["detail"]
+        assert len(response.text) < 500
+
+
+def test_unknown_fields_can_be_passed_over() -> None:
+    settings = Settings(triton_grpc_url="127.0.0.1:1", unknown_fields="ignore")
+    with TestClient(create_app(settings), raise_server_exceptions=False) as lenient:
+        check(post(lenient, data={"prompt": "cat", "more": "x"}, files={"image_file": b"x"}), 503, "unavailable")
+
+
+def test_a_file_that_was_not_chosen_is_none(client: TestClient) -> None:
+    """As browsers send an empty file field, beside a URL or alone."""
+    empty = {"image_file": ("", b"", "application/octet-stream")}
+    check(post(client, data={"prompt": "cat", "image_url": "data:,x"}, files=empty), 503, "unavailable")
+    check(post(client, data={"prompt": "cat"}, files={"image_file": ("a.jpg", b"")}), 400, "missing_image")
+
+
+def test_the_version(client: TestClient) -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert client.get("/version").json() == {"version": project["version"], "triton": None}
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"7", b"[" * 100_000, b'{"prompt": "\xff"}'])

@@ -98,14 +98,14 @@ def test_odd_boxes_have_masks_too(
     box: tuple[float, float, float, float], mask_format: MaskFormat, coordinate_space: CoordinateSpace
 ) -> None:
     picture = np.zeros((224, 224, 3), np.uint8)
-    space = Space.of(coordinate_space, Segmentation([], "", picture, original_hw=(1, 700)))
+    space = Space.of(coordinate_space, Segmentation([], [], "", picture, original_hw=(1, 700)))
     for logits in (disc(), np.full((64, 64), -1.0), np.ones((64, 64))):
         assert encode_mask(found(logits, box), mask_format, space) is not None
     assert encode_mask(found(None, box), mask_format, space) is None
 
 
 def test_spaces() -> None:
-    segmentation = Segmentation([], "", np.zeros((224, 224, 3), np.uint8), original_hw=(480, 640))
+    segmentation = Segmentation([], [], "", np.zeros((224, 224, 3), np.uint8), original_hw=(480, 640))
     spaces = {name: Space.of(name, segmentation) for name in get_args(CoordinateSpace)}
     assert spaces["input"].coordinates(BOX) == [56, 22, 168, 202]
     assert spaces["original"].coordinates(BOX) == [160, 48, 480, 432]

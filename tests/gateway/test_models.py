@@ -1,5 +1,6 @@
 """GET /models, from what Triton's metrics say."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,6 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from gateway.app import create_app
+from gateway.errors import ApiError
+from gateway.model_catalog import ModelCatalog
 from gateway.settings import Settings
 
 METRICS = """\
@@ -83,6 +86,56 @@ def test_triton_is_asked_once_a_second_at_most(triton: FakeMetrics) -> None:
         for _ in range(20):
             assert gateway.get("/models").status_code == 200
     assert triton.asked <= 3
+
+
+def load_metrics(load_s: float, loading: str = "google/new") -> str:
+    return f"""\
+# TYPE paligemma_models_loading gauge
+paligemma_models_loading{{instance="a",model_id="{loading}"}} 1
+# TYPE paligemma_model_load_seconds gauge
+paligemma_model_load_seconds{{instance="a"}} {load_s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (load_metrics(90.0), range(60, 91)),
+        (load_metrics(0.1), range(2, 3)),
+        (load_metrics(3600.0), range(120, 121)),
+        ("", range(2, 3)),
+        ("no { metrics", range(2, 3)),
+    ],
+)
+def test_retry_after_follows_the_load(
+    triton: FakeMetrics, monkeypatch: pytest.MonkeyPatch, text: str, expected: range
+) -> None:
+    """Everybody was told to come again in a second, while a model took minutes to load."""
+
+    async def loading(self: Any, request: Any) -> None:
+        raise ApiError("loading", "the model is being loaded; try again later")
+
+    monkeypatch.setattr("gateway.triton.TritonSegmenter.segment", loading)
+    triton.text = text
+    with client(triton.url) as gateway:
+        response = gateway.post("/segment", data={"prompt": "cat"}, files={"image_file": b"x"})
+    assert (response.status_code, response.json()["code"]) == (503, "loading")
+    assert int(response.headers["Retry-After"]) in expected
+
+
+def test_a_load_is_as_old_as_its_first_request_says(triton: FakeMetrics) -> None:
+    async def ask() -> list[int]:
+        catalog = ModelCatalog(Settings(triton_metrics_url=triton.url))
+        triton.text = load_metrics(100.0)
+        told = [await catalog.retry_after_s(60.0), await catalog.retry_after_s(1.0)]
+        triton.text = load_metrics(100.0, "google/next")
+        told.append(await catalog.retry_after_s(1.0))
+        await catalog.close()
+        return told
+
+    first, second, other = asyncio.run(ask())
+    assert second <= first <= 40
+    assert other > 60
 
 
 @pytest.mark.parametrize(("status", "text"), [(500, METRICS), (200, "no { metrics"), (404, "")])

@@ -1,16 +1,19 @@
 """What operators see of a request, and what they must not see."""
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
 from fastapi.testclient import TestClient
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client.parser import text_string_to_metric_families
+from web import SITE, redirect, site
 
 from gateway.app import create_app
 from gateway.documentation import ERROR_EXAMPLES, error_responses
@@ -62,10 +65,43 @@ def test_one_access_line_for_each_request(client: TestClient, caplog: pytest.Log
     assert (unmatched["route"], unmatched["status"], unmatched["method"]) == ("unmatched", 404, "GET")
     for line in (fetched, uploaded, unmatched):
         assert line["duration_ms"] > 0 and line["response_bytes"] > 0
-    (blocked,) = lines(caplog, "gateway.fetching.fetcher")
-    assert (blocked["reason"], blocked["host"]) == ("private", "10.0.0.1")
+    assert (fetched["reason"], fetched["host"]) == ("private", "10.0.0.1")
+    assert "failed to connect to all addresses" in uploaded["cause"]
     ours = [record.__dict__ for record in caplog.records if record.name.startswith("gateway.")]
     assert "secret" not in str(ours)
+
+
+@pytest.mark.parametrize(
+    ("answer", "causes"),
+    [
+        (b"nonsense\r\n\r\n", ["RemoteProtocolError"]),
+        (b"", ["RemoteProtocolError"]),
+        (redirect("http://x:secret/"), []),
+    ],
+)
+def test_why_a_fetch_failed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, answer: bytes, causes: list[str]
+) -> None:
+    """The access line says it, without the URL; the caller is not told."""
+    caplog.set_level(logging.INFO)
+
+    async def run() -> Any:
+        app = create_app(Settings(triton_grpc_url=NO_TRITON, url_fetch_allowed_networks=f"{SITE}/32"))  # type: ignore[arg-type]
+        transport = httpx2.ASGITransport(app)
+        async with (
+            site({"/image?token=secret": answer}) as served,
+            app.router.lifespan_context(app),
+            httpx2.AsyncClient(transport=transport, base_url="http://gateway") as client,
+        ):
+            url = served.url("/image?token=secret", host=SITE)
+            return await client.post("/segment", data={"prompt": "cat", "image_url": url})
+
+    response = asyncio.run(run())
+    assert response.json()["code"] in ("fetch_failed", "invalid_url")
+    (line,) = lines(caplog, "gateway.access")
+    assert line["request_id"] == response.json()["request_id"]
+    assert all(cause in line.get("cause", "") for cause in causes)
+    assert "secret" not in json.dumps(line)
 
 
 def test_what_nobody_foresaw(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
@@ -94,6 +130,7 @@ def test_metrics_by_route_template(client: TestClient) -> None:
     assert found["gateway_fetches_blocked_total['private']"] == 1
     assert found["gateway_phase_seconds_count['inference']"] == 1
     assert found["gateway_requests_in_flight[]"] == 0
+    assert found["process_resident_memory_bytes[]"] > 0 and found["process_open_fds[]"] > 0
     assert found["gateway_image_bytes_count[]"] == 1
 
 

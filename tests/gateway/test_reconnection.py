@@ -1,11 +1,14 @@
-"""The gateway's connection to a Triton that was away for a while."""
+"""The gateway's connection to a Triton that was away for a while, or is there and silent."""
 
 import asyncio
+import signal
 import time
 
+import pytest
 from stack import Ports, fixed_delay_triton
 
-from gateway.triton import TritonSegmenter
+from gateway.errors import ApiError
+from gateway.triton import SegmentRequest, TritonSegmenter
 
 AWAY_S = 6.5  # by then gRPC's own default waits several seconds between attempts
 FOUND_AGAIN_S = 1.5
@@ -16,7 +19,7 @@ def test_triton_is_found_again_at_once() -> None:
     ports = Ports.free()
 
     async def find_again() -> float:
-        segmenter = TritonSegmenter(f"127.0.0.1:{ports.grpc}")
+        segmenter = TritonSegmenter(f"127.0.0.1:{ports.grpc}", keepalive_s=10.0)
         give_up_at = time.monotonic() + AWAY_S
         while time.monotonic() < give_up_at:
             assert not await segmenter.is_ready()
@@ -32,3 +35,40 @@ def test_triton_is_found_again_at_once() -> None:
         return took_s
 
     assert asyncio.run(find_again()) <= FOUND_AGAIN_S
+
+
+LONG_S = 300.0
+KEEPALIVE_S = 0.5
+
+
+def request(request_id: str) -> SegmentRequest:
+    return SegmentRequest(
+        image=b"", prompt="", model_id=None, max_new_tokens=None, timeout_s=LONG_S, request_id=request_id
+    )
+
+
+def test_a_triton_that_hangs_costs_seconds_and_no_deadline() -> None:
+    """The running request, and the next one, which finds a port that accepts and is silent."""
+    ports = Ports.free()
+
+    async def ask() -> list[str]:
+        segmenter = TritonSegmenter(f"127.0.0.1:{ports.grpc}", keepalive_s=KEEPALIVE_S)
+        assert await segmenter.is_ready()
+        running = asyncio.create_task(segmenter.segment(request("running")))
+        await asyncio.to_thread(server.wait_for_line, "asked running", 20)
+        server.process.send_signal(signal.SIGSTOP)
+        codes = []
+        for answer in (running, segmenter.segment(request("next"))):
+            with pytest.raises(ApiError) as refused:
+                await asyncio.wait_for(answer, LONG_S / 10)
+            codes.append(refused.value.code)
+        await segmenter.close()
+        return codes
+
+    with fixed_delay_triton(ports, delay_s=LONG_S, parallel=1) as server:
+        server.wait_for_line("ready", 20)
+        try:
+            assert asyncio.run(ask()) == ["unavailable", "unavailable"]
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+            server.stop(signal.SIGKILL)

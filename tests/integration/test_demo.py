@@ -1,9 +1,11 @@
 """demo.sh as its user runs it."""
 
 import contextlib
+import json
 import re
 import signal
 import socket
+import subprocess
 import time
 
 import httpx2
@@ -36,6 +38,7 @@ def test_once() -> None:
         r"^(green diamond|blue star|yellow heart|cyan ring) +(?:\d+ +){4}0\.\d\d +0\.\d\d$", run.output, re.M
     )
     assert sorted(objects) == ["blue star", "cyan ring", "green diamond", "yellow heart"]
+    assert f"overlay        {OVERLAY}" in run.lines
     with Image.open(OVERLAY) as overlay:
         assert overlay.size == (224, 224)
     assert len(family) > 5
@@ -69,6 +72,9 @@ def test_it_heals_and_ctrl_c_leaves_nothing(sample_image: bytes) -> None:
 
     with demo(ports) as run:
         run.wait_for_line("^serving until Ctrl-C", 120)
+        printed = run.wait_for_line("^try ", 1).removeprefix("try")
+        curl = subprocess.run(["bash", "-c", printed], cwd="/", capture_output=True, timeout=60, check=True)
+        assert [found["label"] for found in json.loads(curl.stdout)["masks"]] == ["blue star"]
         root = psutil.Process(run.process.pid)
         (stub,) = [
             child for child in root.children(recursive=True) if "/paligemma/1/model.py" in " ".join(child.cmdline())

@@ -61,6 +61,7 @@ def test_the_answer_is_tritons(client: Any, stack: Any, sample_image: bytes) -> 
     direct = stack.ask("grpc", sample_image, "segment blue star ; cyan ring")
     assert [found["label"] for found in answer["masks"]] == ["blue star", "cyan ring"]
     assert answer["text"] == direct["text"][0].decode()
+    assert [found["target"] for found in answer["masks"]] == direct["target"].tolist() == [0, 1]
     np.testing.assert_array_equal(np.asarray(decode(answer["image"])), direct["input_image"])
     for found, box, scores, mask in zip(
         answer["masks"], direct["boxes"], direct["scores"], direct["masks"], strict=True
@@ -101,7 +102,9 @@ def test_detect_gives_boxes_without_masks(client: Any, sample_image: bytes) -> N
 
 def test_min_score_and_max_new_tokens(client: Any, sample_image: bytes) -> None:
     assert post(client, sample_image, "segment blue star", min_score="0.99").json()["masks"] == []
-    assert post(client, sample_image, "segment blue star", max_new_tokens="4").json()["masks"][0]["mask"] is None
+    cut_off = post(client, sample_image, "segment blue star", max_new_tokens="4").json()
+    assert cut_off["masks"][0]["mask"] is None
+    assert cut_off["targets"] == [{"target": "blue star", "finish_reason": "length"}]
 
 
 @pytest.mark.parametrize("media_type", ["json", "urlencoded"])
@@ -145,7 +148,7 @@ def test_models(client: Any) -> None:
     answer = client.get("/models").json()
     assert answer == {
         "default": "paligemma2-demo-224",
-        "allowed": ["google/paligemma*"],
+        "allowed": ["google/paligemma*-mix-*"],
         "loaded": ["paligemma2-demo-224"],
         "loading": [],
     }
@@ -154,6 +157,7 @@ def test_models(client: Any) -> None:
 def test_probes_and_documentation(client: Any) -> None:
     assert client.get("/").json() == {"message": "Welcome to the PaliGemma Segmentation API!"}
     assert client.get("/healthz").status_code == 200
+    assert client.get("/version").json()["triton"].startswith("2.")
     assert client.get("/readyz").status_code == 200
     for path in ("/docs", "/redoc"):
         assert client.get(path).status_code == 200

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -120,6 +121,29 @@ def test_a_stuck_engine_is_noticed(tmp_path: Path) -> None:
         stub_of(server, "paligemma").send_signal(signal.SIGSTOP)
         assert server.wait(30) == 1
         assert "engine paligemma_0_0 is stuck: no sign of life for" in server.lines[-2]
+
+
+def test_a_model_that_dies_when_it_answers_is_never_called_ready(tmp_path: Path) -> None:
+    """As the Python 3.12 stub of Triton 2.51 does when an answer is sent from a thread; Triton stays ready."""
+    repository = tmp_path / "model_repository"
+    shutil.copytree(REPOSITORY / "model_repository", repository)
+    responder = repository / "paligemma" / "1" / "responder.py"
+    text = responder.read_text()
+    assert text.count("self._sender.send(") == 1
+    responder.write_text(text.replace("self._sender.send(", "(lambda *_, **__: __import__('os').abort())("))
+    (metrics_port,) = free_ports(1)
+    options = ("--restart", "--metrics-port", str(metrics_port), "--model-repository", str(repository))
+    with serve(Ports.free(), *options) as server:
+        asked: set[bool] = set()
+        while server.process.poll() is None:
+            asked.add(answers_200(f"http://127.0.0.1:{metrics_port}/ready"))
+            time.sleep(0.2)
+        assert asked == {False}
+        assert server.wait(START_TIMEOUT_S) == 1
+    said = server.lines[-3:]
+    assert re.match(r"serve: the process of model paligemma died at the first request \(pid \d+\)$", said[0])
+    assert "Python 3.10 and 3.11" in said[1]
+    assert said[2] == "serve: the server has been ended"
 
 
 def test_a_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:

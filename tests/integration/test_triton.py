@@ -48,6 +48,8 @@ def test_http_and_grpc_give_equal_answers(stack: Any, sample_image: bytes) -> No
     assert by_grpc["image_size"].tolist() == [480, 640]
     assert by_grpc["input_image"].shape == (224, 224, 3)
     assert by_grpc["finish_reason"].tolist() == [b"eos", b"eos"]
+    assert by_grpc["targets"].tolist() == [b"blue star", b"cyan ring"]
+    assert by_grpc["target"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -25,6 +25,8 @@ for media_type in IMAGE_TYPES.split(", "):
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """A model that is asked for nonsense writes on and on; a few tokens of it are enough."""
+    """A model that is asked for nonsense writes on and on; a few tokens of it are enough. No name is looked up."""
     if isinstance(case.body, dict):
         case.body.setdefault("max_new_tokens", 4)
+        if str(case.body.get("image_url", "")).startswith("http"):
+            case.body["image_url"] = "http://127.0.0.1/"

@@ -11,8 +11,9 @@ from checkpoints import DEMO_MODEL_ID
 
 from paligemma_engine import Answer, Engine, EngineConfig, EngineMetrics, Outcome, Request, Ticket
 from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine.checkpoint_files import CheckpointFiles
 from paligemma_engine.hub import find_checkpoint
-from paligemma_engine.loading import load_folder
+from paligemma_engine.loading import load_files
 from paligemma_engine.memory_plan import plan_slots
 from paligemma_engine.metrics import MetricKind
 from paligemma_engine.prepared import PreparedPrompt
@@ -25,7 +26,7 @@ ANSWER_TIMEOUT_S = 60.0
 
 def load_checkpoint(config: EngineConfig) -> Checkpoint:
     """From wherever it is found, as a start does, without an engine around it."""
-    return load_folder(config, find_checkpoint(config))
+    return load_files(config, CheckpointFiles(find_checkpoint(config)))
 
 
 @functools.cache

@@ -2,8 +2,8 @@
 
 python tests/support/fixed_delay_triton.py PORT DELAY_S PARALLEL
 
-Its answer does not depend on the request: one object on a picture of 224x224. It prints a line when it is ready and
-one for each call that was cancelled.
+Its answer does not depend on the request: one object on a picture of 224x224. It prints a line when it is ready, one
+for each call, and one for each that was cancelled.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ class FixedDelayTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ModelReadyResponse(ready=True)
 
     async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        print(f"asked {request.id}", flush=True)
         try:
             async with self._free:
                 await asyncio.sleep(self._delay_s)
@@ -54,6 +55,8 @@ def make_answer() -> Any:
         "input_image": picture.astype(np.uint8),
         "image_size": np.array([480, 640], np.int32),
         "finish_reason": texts(["eos"]),
+        "targets": texts(["cat"]),
+        "target": np.array([0], np.int32),
     }
     response = service_pb2.ModelInferResponse(model_name="segment", model_version="1")
     for name, array in outputs.items():
@@ -68,7 +71,7 @@ def texts(values: Sequence[str]) -> np.ndarray:
 
 
 async def serve(port: int, delay_s: float, parallel: int) -> None:
-    server = grpc.aio.server()
+    server = grpc.aio.server(options=[("grpc.http2.max_ping_strikes", 0)])  # as the supervisor tells the real one
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(FixedDelayTriton(delay_s, parallel), server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()

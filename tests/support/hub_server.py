@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 import threading
 import time
@@ -19,6 +20,7 @@ import pytest
 
 LARGE = (".safetensors", ".bin", ".npz")  # stored apart, behind a redirect
 CHUNK_BYTES = 1 << 14
+HELD_AT_MOST_S = 60.0
 HUB_TOKEN_FILE = "hub-token"
 
 
@@ -35,6 +37,12 @@ def hub_environment(monkeypatch: pytest.MonkeyPatch, url: str, folder: Path) -> 
     monkeypatch.delenv("HF_TOKEN", raising=False)
 
 
+def _set_event() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
 @dataclass
 class Repository:
     """A model on the hub.
@@ -46,6 +54,9 @@ class Repository:
         delay_s: before each chunk of a large file.
         cuts: how many more times a large file stops in the middle.
         corrupt: whether large files come with other bytes than promised.
+        may_send: large files wait for it.
+        sending: set when a large file is asked for.
+        tells: what the hub says of the files, `all`, their `sizes` alone, or `nothing`.
     """
 
     files: dict[str, bytes]
@@ -54,6 +65,9 @@ class Repository:
     delay_s: float = 0.0
     cuts: int = 0
     corrupt: bool = False
+    may_send: threading.Event = field(default_factory=_set_event)
+    sending: threading.Event = field(default_factory=threading.Event)
+    tells: str = "all"
 
     @property
     def commit(self) -> str:
@@ -136,9 +150,11 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if found := re.fullmatch(r"/large/([\w.-]+/[\w.-]+)/(\w+)", path):
                 self._send_large(self.server_of_tests.repositories[found[1]], found[2])
-            elif found := re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)/revision/([\w.-]+)", path):
-                repository = self._open(found[1], found[2], files=False)
-                self._send_json({"id": found[1], "sha": repository.commit, "gated": repository.gated, "siblings": []})
+            elif found := re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)(?:/revision/([\w.-]+))?", path):
+                repository = self._open(found[1], found[2] or "main", files=False)
+                if "blobs=" in self.path and repository.tells == "nothing":
+                    raise Refused(HTTPStatus.NOT_FOUND, "")
+                self._send_json(_described(found[1], repository))
             elif found := re.fullmatch(r"/api/models/([\w.-]+/[\w.-]+)/tree/([\w.-]+)", path):
                 repository = self._open(found[1], found[2], files=False)
                 self._send_json([_listed(name, content) for name, content in repository.files.items()])
@@ -188,6 +204,8 @@ class _Handler(BaseHTTPRequestHandler):
             if hashlib.sha256(content).hexdigest() == digest
         )
         hub.requests[name] += 1
+        repository.sending.set()
+        repository.may_send.wait(HELD_AT_MOST_S)
         start = int((re.match(r"bytes=(\d+)-", self.headers.get("Range", "")) or ["", "0"])[1])
         if start:
             hub.ranges.append(start)
@@ -218,6 +236,25 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def _described(name: str, repository: Repository) -> dict[str, Any]:
+    """As with `blobs=true`: each file's size, and how many numbers the safetensors hold, as far as they can be read."""
+    siblings = [{"rfilename": file, "size": len(content)} for file, content in repository.files.items()]
+    described = {"id": name, "sha": repository.commit, "gated": repository.gated, "siblings": siblings}
+    counts = [_count(content) for file, content in repository.files.items() if file.endswith(".safetensors")]
+    if counts and all(counts) and repository.tells == "all":
+        described["safetensors"] = {"parameters": {"F32": sum(counts)}, "total": sum(counts)}
+    return described
+
+
+def _count(content: bytes) -> int:
+    """How many numbers a safetensors file holds; 0 for what is none."""
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    except ValueError:
+        return 0
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
 
 
 def _listed(name: str, content: bytes) -> dict[str, Any]:

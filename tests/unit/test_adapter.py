@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,10 @@ def base(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_adapter(base: Path, folder: Path, **settings: Any) -> Path:
     model = PaliGemmaForConditionalGeneration.from_pretrained(base)
-    targets = ["q_proj", "v_proj", "gate_proj", "fc1"]
-    config = peft.LoraConfig(r=4, lora_alpha=16, target_modules=targets, init_lora_weights=False, **settings)
-    peft.get_peft_model(model, config).save_pretrained(folder)
+    defaults = {"target_modules": ["q_proj", "v_proj", "gate_proj", "fc1"], "init_lora_weights": False}
+    config = peft.LoraConfig(r=4, lora_alpha=16, **{**defaults, **settings})
+    with warnings.catch_warnings(action="ignore"):  # of a head that is adapted
+        peft.get_peft_model(model, config).save_pretrained(folder)
     rewrite(folder, base_model_name_or_path="org/base")
     return folder
 
@@ -70,7 +72,17 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, base: Path) -> Iterator
         yield server
 
 
-@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}], ids=["lora", "rslora"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({}, id="lora"),
+        pytest.param({"use_rslora": True}, id="rslora"),
+        pytest.param({"use_dora": True}, id="dora"),
+        pytest.param({"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 64}}, id="patterns"),
+        pytest.param({"modules_to_save": ["multi_modal_projector"]}, id="whole modules"),
+        pytest.param({"target_modules": ["lm_head", "q_proj"]}, id="a head of its own"),
+    ],
+)
 def test_it_answers_as_pefts_own_merge(
     hub: HubServer, base: Path, tmp_path: Path, sample_image: bytes, settings: dict[str, Any]
 ) -> None:
@@ -106,8 +118,11 @@ def test_a_folder_with_names_of_an_older_transformers(
     ("settings", "said"),
     [
         ({"peft_type": "IA3"}, "IA3"),
-        ({"use_dora": True}, "use_dora"),
-        ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
+        ({"layer_replication": [[0, 2], [1, 4]]}, "layer_replication"),
+        ({"rank_pattern": {"q_proj": 8}}, "does not fit its base"),
+        ({"init_lora_weights": "pissa"}, "pissa changed its base, .* path_initial_model_for_weight_conversion"),
+        ({"init_lora_weights": "olora"}, "olora changed its base"),
+        ({"init_lora_weights": "corda"}, "corda changed its base"),
     ],
 )
 def test_what_cannot_be_merged_is_refused(base: Path, tmp_path: Path, settings: dict[str, Any], said: str) -> None:
@@ -121,7 +136,8 @@ def test_what_cannot_be_merged_is_refused(base: Path, tmp_path: Path, settings: 
     ("change", "said"),
     [
         (lambda key: key.replace("q_proj", "nowhere"), "is nothing in its base"),
-        (lambda key: key.replace("lora_A", "lora_magnitude_vector"), "cannot be merged"),
+        (lambda key: key.replace("lora_A.weight", "lora_magnitude_vector"), "lora_magnitude_vector"),
+        (lambda key: key.replace("lora_A", "lora_C"), "lora_C"),
     ],
 )
 def test_nothing_is_left_out_silently(base: Path, tmp_path: Path, change: Any, said: str) -> None:
@@ -129,6 +145,19 @@ def test_nothing_is_left_out_silently(base: Path, tmp_path: Path, change: Any, s
     save_file({change(key): tensor for key, tensor in load_file(adapter / WEIGHTS).items()}, adapter / WEIGHTS)
     with pytest.raises(ModelFailed, match=said):
         merge(PaliGemmaForConditionalGeneration.from_pretrained(base), adapter)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"target_modules": ["lm_head"]}, {"target_modules": ["embed_tokens"]}, {"modules_to_save": ["lm_head"]}],
+)
+def test_a_head_that_is_the_embedding_cannot_be_adapted_alone(
+    models_dir: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """Merged into one of them, it would change the other, which its training left as it was."""
+    adapter = make_adapter(models_dir / DEMO_MODEL_ID, tmp_path / "adapter", **settings)
+    with pytest.raises(ModelFailed, match="is tied to another layer of its base"):
+        merge(PaliGemmaForConditionalGeneration.from_pretrained(models_dir / DEMO_MODEL_ID), adapter)
 
 
 @pytest.mark.parametrize("named", ["/etc", "../base", "a/b/c", None])

@@ -9,11 +9,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub.constants
 import pytest
 from hub_server import CHUNK_BYTES, HUB_TOKEN_FILE, HubServer, Repository, hub_environment
 
+import paligemma_engine.hub
 from paligemma_engine import EngineConfig, EngineError
 from paligemma_engine.config import HUB_CACHE_FOLDER
 from paligemma_engine.errors import HubFailed, ModelFailed, ModelGated, ModelNotAllowed, ModelNotFound
@@ -148,6 +150,11 @@ def test_a_name_without_a_folder_is_not_looked_for_on_the_hub(hub: HubServer, tm
     assert "is no folder under" in refusal(tmp_path, ModelNotFound, "nowhere")
 
 
+def test_the_main_branch_need_not_be_named(hub: HubServer, tmp_path: Path) -> None:
+    assert ModelId.parse(f"{NAME}@main") == ModelId.parse(NAME)
+    assert find(tmp_path, f"{NAME}@main") == find(tmp_path)
+
+
 def test_a_revision(hub: HubServer, tmp_path: Path) -> None:
     commit = hub.repositories[NAME].commit
     assert find(tmp_path, f"{NAME}@{commit}").name == commit
@@ -209,8 +216,29 @@ def test_what_nobody_checked_is_not_trusted(hub: HubServer, tmp_path: Path) -> N
     assert not (folder.parent.parent / UNCHECKED).exists()
 
 
-def test_two_at_once_download_once(hub: HubServer, tmp_path: Path) -> None:
-    hub.repositories[NAME].delay_s = 0.03
+def test_what_others_put_into_the_cache_is_refused_but_stays(hub: HubServer, tmp_path: Path) -> None:
+    """The cache may be the host's own."""
+    folder = find(tmp_path)
+    blob = (folder / LARGEST).resolve()
+    blob.chmod(0o644)
+    blob.write_bytes(WEIGHTS[:-1] + b"x")
+    for _ in range(2):
+        with pytest.raises(HubFailed, match=r"is damaged in the local cache; delete .*blobs/.* and try again"):
+            download(ModelId.parse(NAME), models_dir=tmp_path, token=None)
+    assert blob.exists()
+    blob.unlink()
+    assert (find(tmp_path) / LARGEST).read_bytes() == WEIGHTS
+
+
+def test_two_at_once_download_once(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both have found nothing in the cache when they begin."""
+    both, original = threading.Barrier(2), paligemma_engine.hub._download_config
+
+    def together(source: dict[str, Any]) -> Path:
+        both.wait(30)
+        return original(source)
+
+    monkeypatch.setattr(paligemma_engine.hub, "_download_config", together)
     folders: list[Path] = []
     threads = [threading.Thread(target=lambda: folders.append(find(tmp_path))) for _ in range(2)]
     for thread in threads:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from engines import ask_once, load_checkpoint
 from hub_server import HubServer, Repository, hub_environment
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import PaliGemmaForConditionalGeneration
 
 from paligemma_engine import EngineConfig
 from paligemma_engine.detokenizer import token_texts
@@ -120,6 +122,21 @@ def test_a_download_that_failed_is_not_loaded(hub: HubServer, made: Path, tmp_pa
         load_checkpoint(config)
     hub.repositories["org/made"].corrupt = False
     load_checkpoint(config)
+
+
+def test_weights_go_straight_to_the_device(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host never holds a copy of all of them. PyTorch's `meta` stands in for a device that is not the host."""
+    devices: set[str] = set()
+    original = PaliGemmaForConditionalGeneration.from_pretrained
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        model, report = original(*arguments, **options)
+        devices.update(parameter.device.type for parameter in model.parameters())
+        return model, report
+
+    monkeypatch.setattr(PaliGemmaForConditionalGeneration, "from_pretrained", noted)
+    load_checkpoint(EngineConfig(model_id="made", models_dir=made.parent, device="meta"))
+    assert devices == {"meta"}
 
 
 def refuses(folder: Path, said: str) -> None:

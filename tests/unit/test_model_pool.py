@@ -1,85 +1,28 @@
 """Several checkpoints by turns: right answers from each, room for few, and nobody waits for another's load."""
 
 import io
-import json
 import os
-import threading
-import time
+import queue
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from checkpoints import DEMO_MODEL_ID, Transformers, make_random_checkpoint
-from engines import Pending
+from checkpoints import DEMO_MODEL_ID, Transformers
 from PIL import Image
+from pools import NAMES, NEW_TOKENS, PROMPT, Pool, make_folders, pool_of, text_of
 
-from paligemma_engine import Answer, Engine, EngineConfig, EngineMetrics, Request
+from paligemma_engine import Answer, Engine
 from paligemma_engine.detokenizer import token_texts
 from paligemma_engine.errors import Cancelled, Loading, ModelFailed, ModelNotAllowed, ModelNotFound, Overloaded
 from paligemma_engine.memory import release_memory
-from paligemma_engine.model_pool import MakeRoom, ModelPool
-from paligemma_engine.startup import start_engine
-
-PROMPT = "caption en"
-NEW_TOKENS = 8
-NAMES = ["zero", "one", "two", "three"]
-SETTINGS: dict[str, Any] = {"max_slots": 2, "max_new_tokens": NEW_TOKENS, "grammar": False, "model_id": "zero"}
-
-
-@dataclass
-class Pool:
-    """A pool whose loads can be held, with a record of them."""
-
-    config: EngineConfig
-    metrics: EngineMetrics = field(default_factory=EngineMetrics)
-    loads: list[str] = field(default_factory=list)
-    may_load: threading.Event = field(default_factory=threading.Event)
-    models: list[Any] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.may_load.set()
-        self.default = start_engine(self.config, metrics=self.metrics, on_fatal=lambda: None)
-        self.pool = ModelPool(self.config, self.default, self.metrics, start=self._start, release_memory=release_memory)
-
-    def _start(self, config: EngineConfig, make_room: MakeRoom) -> Engine:
-        def make_room_when_allowed() -> None:
-            assert self.may_load.wait(30)
-            make_room()
-
-        self.loads.append(config.model_id)
-        engine = start_engine(config, make_room_when_allowed, metrics=self.metrics, on_fatal=lambda: None)
-        self.models.append(weakref.ref(engine._checkpoint.model))
-        return engine
-
-    def submit(self, image: bytes, model_id: str | None = None, **arguments: Any) -> Pending:
-        pending = Pending()
-        request = Request(image=image, prompt=PROMPT, model_id=model_id, **arguments)
-        pending.ticket = self.pool.submit(request, pending)
-        return pending
-
-    def ask(self, image: bytes, model_id: str | None = None, **arguments: Any) -> Any:
-        return self.submit(image, model_id, **arguments).wait()
-
-    def gauges(self, name: str) -> dict[str, float]:
-        return {
-            dict(labels).get("model_id", ""): sum(shares.values())
-            for (family, labels), shares in self.metrics._gauges.items()
-            if family.name == name
-        }
 
 
 @pytest.fixture(scope="module")
 def folders(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("models")
-    for seed, name in enumerate(NAMES):
-        make_random_checkpoint(made / name, models_dir / DEMO_MODEL_ID, seed=seed, generation=1 + seed % 2)
-    (made / "bert").mkdir()
-    (made / "bert" / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    return made
+    return make_folders(tmp_path_factory.mktemp("models"), models_dir / DEMO_MODEL_ID)
 
 
 @pytest.fixture(scope="module")
@@ -95,28 +38,10 @@ def expected(folders: Path, sample_image: bytes) -> dict[str | None, list[str]]:
     return texts
 
 
-def pool_of(folders: Path, **settings: Any) -> Iterator[Pool]:
-    pool = Pool(EngineConfig(**{**SETTINGS, "models_dir": folders, **settings}))
-    yield pool
-    pool.may_load.set()
-    pool.pool.close(drain_timeout_s=10)
-
-
 @pytest.fixture
 def pool(folders: Path) -> Iterator[Pool]:
-    yield from pool_of(folders)
-
-
-def text_of(answer: Any) -> list[str]:
-    assert isinstance(answer, Answer), answer
-    return [token.text for token in answer.targets[0].tokens]
-
-
-def wait_until(condition: Any) -> None:
-    give_up_at = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.005)
+    with pool_of(folders) as pool:
+        yield pool
 
 
 def test_by_turns_with_room_for_one_each_answers_for_itself_and_memory_stays(
@@ -133,7 +58,7 @@ def test_by_turns_with_room_for_one_each_answers_for_itself_and_memory_stays(
             resident[switch] = process.memory_info().rss
     assert len(pool.loads) == 30
     assert resident[30] <= 1.1 * resident[3]
-    assert [model() is not None for model in pool.models] == [False] * 29 + [True]
+    assert [model() is not None for model in pool.loader.models] == [False] * 29 + [True]
 
 
 def test_what_is_loaded_stays_loaded(pool: Pool, sample_image: bytes) -> None:
@@ -147,7 +72,7 @@ def test_what_is_loaded_stays_loaded(pool: Pool, sample_image: bytes) -> None:
 
 
 def test_the_least_recently_used_goes(folders: Path, sample_image: bytes) -> None:
-    for pool in pool_of(folders, max_extra_models=2):
+    with pool_of(folders, max_extra_models=2) as pool:
         for name in ("one", "two", "one", "three", "one", "two"):
             pool.ask(sample_image, name)
         assert pool.loads == ["one", "two", "three", "two"]
@@ -163,15 +88,15 @@ def test_many_at_once_load_once(pool: Pool, sample_image: bytes, expected: dict[
 def test_nobody_waits_for_anothers_load(
     folders: Path, sample_image: bytes, expected: dict[str | None, list[str]]
 ) -> None:
-    for pool in pool_of(folders, max_extra_models=2):
+    with pool_of(folders, max_extra_models=2) as pool:
         pool.ask(sample_image, "one")
-        pool.may_load.clear()
+        pool.loader.may_load.clear()
         waiting = pool.submit(sample_image, "two")
         for model_id in ("one", None) * 5:
             assert text_of(pool.ask(sample_image, model_id)) == expected[model_id]
         assert pool.gauges("paligemma_models_loading") == {"two": 1}
         assert waiting.outcomes == []
-        pool.may_load.set()
+        pool.loader.may_load.set()
         assert text_of(waiting.wait()) == expected["two"]
 
 
@@ -186,37 +111,39 @@ def test_running_requests_end_before_their_model_goes(
 
 
 def test_waiting_is_bounded_in_number(folders: Path, sample_image: bytes) -> None:
-    for pool in pool_of(folders, max_pending=3):
-        pool.may_load.clear()
+    with pool_of(folders, max_pending=3) as pool:
+        pool.loader.may_load.clear()
         waiting = [pool.submit(sample_image, name) for name in ("one", "two", "one")]
         assert isinstance(pool.ask(sample_image, "one"), Loading)
         assert isinstance(pool.ask(sample_image), Answer)
-        pool.may_load.set()
+        pool.loader.may_load.set()
         assert all(isinstance(each.wait(), Answer) for each in waiting)
 
 
 def test_waiting_is_bounded_in_time_and_can_be_given_up(pool: Pool, sample_image: bytes) -> None:
-    pool.may_load.clear()
+    pool.loader.may_load.clear()
     late = pool.submit(sample_image, "one", timeout_s=0.1)
     unwanted = pool.submit(sample_image, "two")
     assert unwanted.ticket is not None
     pool.pool.cancel(unwanted.ticket)
     assert isinstance(late.wait(), Loading)
     assert isinstance(unwanted.wait(), Cancelled)
-    pool.may_load.set()
+    pool.loader.may_load.set()
     assert isinstance(pool.ask(sample_image, "one"), Answer)
     assert pool.loads == ["one"]
 
 
-def test_what_a_failed_load_had_loaded_is_released(pool: Pool, sample_image: bytes) -> None:
+def test_what_a_failed_load_had_loaded_is_released(
+    pool: Pool, sample_image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing may refer to it any more when memory is released: else a GPU keeps it."""
     loaded: list[weakref.ref[Any]] = []
-    alive_at_release: list[bool] = []
+    alive_at_release: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     class Weights:
         pass
 
-    def start(config: EngineConfig, make_room: MakeRoom) -> Engine:
+    def load(*_: Any) -> Engine:
         weights = Weights()
         loaded.append(weakref.ref(weights))
         try:
@@ -224,22 +151,19 @@ def test_what_a_failed_load_had_loaded_is_released(pool: Pool, sample_image: byt
         except MemoryError as error:
             raise ModelFailed("it does not fit") from error
 
-    def release() -> None:
-        alive_at_release.append(loaded[0]() is not None)
-
-    failing = ModelPool(pool.config, pool.default, pool.metrics, start=start, release_memory=release)
-    pending = Pending()
-    failing.submit(Request(image=sample_image, prompt=PROMPT, model_id="one"), pending)
-    assert isinstance(pending.wait(), ModelFailed)
-    wait_until(lambda: alive_at_release)
-    assert alive_at_release == [False]
+    monkeypatch.setattr(pool.loader, "load", load)
+    monkeypatch.setattr(
+        "paligemma_engine.load_queue.release_memory", lambda: alive_at_release.put(loaded[0]() is not None)
+    )
+    assert isinstance(pool.ask(sample_image, "one"), ModelFailed)
+    assert alive_at_release.get(timeout=30) is False
 
 
 def test_a_model_that_cannot_be_had_evicts_no_other(pool: Pool, sample_image: bytes) -> None:
     pool.ask(sample_image, "one")
     assert isinstance(pool.ask(sample_image, "bert"), ModelFailed)
     assert isinstance(pool.ask(sample_image, "one"), Answer)
-    assert pool.loads == ["one", "bert"]
+    assert pool.loads == ["one"]
     assert pool.gauges("paligemma_models_loading") == {}
 
 
@@ -258,31 +182,32 @@ def test_what_a_request_may_not_name(pool: Pool, sample_image: bytes) -> None:
 
 
 def test_patterns_allow_ids_of_the_hub(folders: Path, sample_image: bytes) -> None:
-    for pool in pool_of(folders, allowed_model_ids=("no*",), max_extra_models=1):
+    with pool_of(folders, allowed_model_ids=("no*",), max_extra_models=1) as pool:
         assert isinstance(pool.ask(sample_image, "nowhere"), ModelNotFound)
         assert isinstance(pool.ask(sample_image, "google/paligemma2-3b-mix-448"), ModelNotAllowed)
-    for pool in pool_of(folders, max_extra_models=0):
+    with pool_of(folders, max_extra_models=0) as pool:
         assert isinstance(pool.ask(sample_image, "one"), ModelNotAllowed)
 
 
 def test_closing_answers_those_who_wait_for_a_load(folders: Path, sample_image: bytes) -> None:
-    pool = Pool(EngineConfig(**{**SETTINGS, "models_dir": folders}))
-    pool.may_load.clear()
-    waiting = pool.submit(sample_image, "one")
-    wait_until(lambda: pool.loads)
-    pool.pool.close(drain_timeout_s=1)
-    assert isinstance(waiting.wait(), Overloaded)
-    pool.may_load.set()
-    pool.pool._loader.join(30)
-    assert pool.models == []  # nobody is left to load it for
+    with pool_of(folders) as pool:
+        pool.ask(sample_image, "one")
+        pool.loader.may_load.clear()
+        waiting = pool.submit(sample_image, "two")
+        assert [pool.loader.started.get(timeout=30) for _ in range(2)] == ["one", "two"]
+        pool.pool.close(drain_timeout_s=1)
+        assert isinstance(waiting.wait(), Overloaded)
+        pool.loader.may_load.set()
+        assert [pool.loader.ended.get(timeout=30) for _ in range(2)] == ["one", "two"]
+        assert len(pool.loader.models) == 1  # nobody is left to load it for
 
 
 def test_each_engine_beats_and_one_that_goes_takes_its_file_away(
     folders: Path, sample_image: bytes, tmp_path: Path
 ) -> None:
-    for pool in pool_of(folders, heartbeat_dir=tmp_path):
+    with pool_of(folders, heartbeat_dir=tmp_path) as pool:
         pool.ask(sample_image, "one")
-        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+        assert len(list(tmp_path.iterdir())) == 2
         pool.ask(sample_image, "two")
-        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
+        assert len(list(tmp_path.iterdir())) == 2
     assert list(tmp_path.iterdir()) == []

@@ -17,10 +17,11 @@ from PIL import Image
 from transformers import BitsAndBytesConfig
 
 from paligemma_engine import EngineConfig, EngineMetrics
+from paligemma_engine.checkpoint_files import CheckpointFiles
 from paligemma_engine.detokenizer import token_texts
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.execution import Execution
-from paligemma_engine.loading import load_folder
+from paligemma_engine.loading import load_files
 from paligemma_engine.startup import start_runner
 
 PROMPT = "segment blue star"
@@ -97,12 +98,21 @@ def test_no_adapter_is_merged_into_a_quantised_base(base: Path, tmp_path: Path) 
     config = json.loads((base / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": {"load_in_4bit": True}}))
     with pytest.raises(ModelFailed, match="cannot be merged into a base that is quantised"):
-        load_folder(settings(tmp_path, "adapter"), tmp_path, adapter=tmp_path)
+        load_files(settings(tmp_path, "adapter"), CheckpointFiles(tmp_path, adapter=tmp_path))
+
+
+def test_four_bits_are_computed_with_in_the_engines_dtype(base: Path) -> None:
+    """Without a word, bitsandbytes computes in float32, at a fraction of a GPU's rate."""
+    config = replace(settings(base.parent, "base", quantization="4bit"), dtype="bfloat16")
+    model = load_checkpoint(config).model
+    assert model.dtype == torch.bfloat16
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    assert {layer.compute_dtype for layer in layers} == {torch.bfloat16}
 
 
 def test_without_the_library_it_says_what_to_install(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(ModelFailed, match=r"need bitsandbytes; install them .*--group quantization"):
+    with pytest.raises(ModelFailed, match=r"need bitsandbytes; install it .*--group quantization"):
         load_checkpoint(settings(base.parent, "base", quantization="4bit"))
 
 

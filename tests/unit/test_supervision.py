@@ -1,16 +1,28 @@
-"""Parts of the supervisor that need no server: what it advises, and what it tells Prometheus."""
+"""Parts of the supervisor that need no server: what it counts, what it advises, and what it tells Prometheus."""
 
+import contextlib
+import http.client
 import os
+import subprocess
+import sys
+import threading
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 from stack import free_ports
 
+import serve
 from paligemma_engine.config import HUB_CACHE_FOLDER
+from paligemma_engine.heartbeat import Heartbeat
 from serve import HUB_CACHE_FOLDER as SUPERVISORS_HUB_CACHE_FOLDER
-from supervision import cures
+from supervision import cures, heartbeats
 from supervision.metrics import FAMILIES, SupervisorMetrics
+from supervision.processes import is_stub
+from supervision.server import ServerFailed
 
 USER = f"user {os.getuid()}:{os.getgid()}"
 
@@ -59,5 +71,91 @@ def test_prometheus_can_ask_the_supervisor(tmp_path: Path) -> None:
     assert said.count("# TYPE") == said.count("# HELP") == len(FAMILIES)
 
 
+def test_a_health_check_can_ask_the_supervisor(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+
+    def status(path: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", path)
+        with contextlib.closing(connection):
+            return connection.getresponse().status
+
+    with SupervisorMetrics("127.0.0.1", port, tmp_path) as metrics:
+        assert (status("/ready"), status("/elsewhere")) == (503, 404)
+        metrics.ready = True
+        assert status("/ready") == 200
+
+
 def test_constants_that_two_packages_need_agree() -> None:
     assert SUPERVISORS_HUB_CACHE_FOLDER == HUB_CACHE_FOLDER
+
+
+def test_a_heartbeat_ages_by_a_clock_that_nobody_sets(tmp_path: Path) -> None:
+    """Files look an hour old when a host has slept, or when a time server has set its clock."""
+    beating = Heartbeat(tmp_path, "gpu-0")
+    beating.beat(3)
+    os.utime(tmp_path / "engine-gpu-0", (0, 0))
+    assert abs(heartbeats.ages_s(tmp_path)["gpu-0"]) < 60
+    assert heartbeats.unanswered(tmp_path) == 3
+    beating.close()
+    assert heartbeats.ages_s(tmp_path) == {}
+
+
+def test_a_heartbeat_file_that_is_still_empty_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "engine-0").touch()
+    Heartbeat(tmp_path, "1").beat(2)
+    assert heartbeats.ages_s(tmp_path).keys() == {"1"}
+    assert heartbeats.unanswered(tmp_path) == 2
+
+
+def test_a_process_that_has_vanished_is_no_stub() -> None:
+    """Those that are listed with it are, and one of them may be dead."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        process = psutil.Process(child.pid)
+    assert is_stub(process) is False
+
+
+class FailingServer:
+    """A server that loads for so long, is ready for so long, and then fails."""
+
+    clock_s = 0.0
+    starts = 0
+    load_s = ready_s = 0.0
+
+    def __init__(self, *_: Any) -> None:
+        type(self).starts += 1
+        assert self.starts < 20, "it would go on for ever"
+
+    def __enter__(self) -> "FailingServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait_ready(self, _stop: threading.Event) -> None:
+        type(self).clock_s += self.load_s
+
+    def wait_first_answer(self, _stop: threading.Event) -> None:
+        pass
+
+    def watch(self, stop: threading.Event) -> None:
+        type(self).clock_s += self.ready_s
+        if self.starts == 12:
+            stop.set()
+        raise ServerFailed("it broke")
+
+
+@pytest.mark.parametrize(("ready_s", "starts"), [(1.0, serve.MAX_FAILURES), (3600.0, 12)])
+def test_failures_count_by_how_long_a_server_was_ready(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ready_s: float, starts: int
+) -> None:
+    """A load of minutes is no time of health; a failure each hour is none in a row."""
+    server = type("Failing", (FailingServer,), {"load_s": 600.0, "ready_s": ready_s})
+    monkeypatch.setattr(serve, "Server", server)
+    monkeypatch.setattr(serve, "time", SimpleNamespace(monotonic=lambda: server.clock_s))
+    monkeypatch.setattr(serve, "RESTART_PAUSE_S", 0.0)
+    metrics = SupervisorMetrics("127.0.0.1", None, tmp_path)
+    options: Any = None
+    assert serve.supervise(options, serve.Stop(), metrics, restart_wanted=True) == 1
+    assert server.starts == starts
+    assert metrics.ready is False

@@ -14,7 +14,7 @@ from paligemma_engine.images import ImageLimits, decode_image
 from verification.__main__ import main
 from verification.cases import drawn_cases, folder_cases
 from verification.errors import CannotVerify
-from verification.reference import Reference, as_served, find_files
+from verification.reference import Reference, as_served, find_files, weight_bytes
 
 LIMITS = ImageLimits(max_bytes=20_000_000, max_pixels=40_000_000)
 
@@ -47,6 +47,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path, name: str) -> None
 
 def test_beside_a_gpu_the_cpu_computes_in_the_servers_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: (9, 0))
     assert as_served(EngineConfig(), device=None).device == "cuda:0"
     assert as_served(EngineConfig(), device="cuda:1").dtype == "auto"
     on_cpu = as_served(EngineConfig(), device="cpu")
@@ -58,9 +59,9 @@ def test_beside_a_gpu_the_cpu_computes_in_the_servers_dtype(monkeypatch: pytest.
 def test_a_second_copy_that_does_not_fit_is_refused_before_it_is_loaded(
     models_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = EngineConfig(model_id=DEMO_MODEL_ID, models_dir=models_dir)
+    config = EngineConfig(model_id=DEMO_MODEL_ID, models_dir=models_dir, dtype="bfloat16")
     files = find_files(config)
-    monkeypatch.setattr("verification.reference.free_gpu_bytes", lambda _device: files.weight_bytes)
+    monkeypatch.setattr("verification.reference.free_gpu_bytes", lambda _device: weight_bytes(config, files))
     with pytest.raises(CannotVerify, match="give --device cpu"):
         Reference(dataclasses.replace(config, device="cuda:0"), files)
 

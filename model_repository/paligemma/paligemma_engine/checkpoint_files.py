@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,34 @@ ADAPTER_CONFIG: Final = "adapter_config.json"  # of a LoRA adapter in PEFT's for
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 MODEL_TYPE: Final = "paligemma"  # PaliGemma 1 and 2 alike; they differ in their text model
 DEFAULT_TEXT_MODEL: Final = "gemma"  # transformers' own, where a config.json names none
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFiles:
+    """Where the files of a checkpoint are.
+
+    Attributes:
+        folder: of the checkpoint; of the base where there is an adapter.
+        adapter: folder of the adapter, None for none.
+    """
+
+    folder: Path
+    adapter: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSize:
+    """How much a checkpoint is.
+
+    Attributes:
+        numbers: how many its weights are; at least so many before they are there.
+        weight_bytes: size of their files.
+        download_bytes: what is not in the local cache yet.
+    """
+
+    numbers: int
+    weight_bytes: int
+    download_bytes: int = 0
 
 
 def is_adapter(folder: Path) -> bool:
@@ -68,13 +97,21 @@ def missing_weights(folder: Path) -> str | None:
     return next((shard for shard in sorted(set(weight_map.values())) if not (folder / shard).is_file()), None)
 
 
-def weight_count(folder: Path) -> int:
-    """How many numbers a checkpoint's safetensors hold, by their headers.
+def size_of(folder: Path) -> CheckpointSize:
+    """How much the safetensors of a folder are, by their headers.
 
     Raises:
         ModelFailed: a file cannot be read.
     """
-    return sum(_numbers_in(file) for file in folder.glob("*.safetensors"))
+    files = list(folder.glob("*.safetensors"))
+    return CheckpointSize(
+        numbers=sum(_numbers_in(file) for file in files), weight_bytes=sum(file.stat().st_size for file in files)
+    )
+
+
+def is_quantized(folder: Path) -> bool:
+    """Whether a checkpoint's own weights are quantised already."""
+    return "quantization_config" in read_json(folder / CONFIG)
 
 
 def _numbers_in(file: Path) -> int:

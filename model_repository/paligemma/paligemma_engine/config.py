@@ -73,7 +73,7 @@ class EngineConfig:
     max_image_pixels: int = 40_000_000
     heartbeat_dir: Path | None = None
     instance: str = "0"
-    allowed_model_ids: tuple[str, ...] = ("google/paligemma*",)
+    allowed_model_ids: tuple[str, ...] = ("google/paligemma*-mix-*",)
     max_extra_models: int = 1
 
     @classmethod

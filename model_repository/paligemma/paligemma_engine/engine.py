@@ -34,6 +34,7 @@ from paligemma_engine.ticket import (
     Ticket,
     cancelled_error,
     deadline_error,
+    has_room_for_files,
     outcome_of,
     stopping_error,
 )
@@ -43,7 +44,6 @@ _log = logging.getLogger(__name__)
 FLUSH_TIMEOUT_S: Final = 3.0  # for the last answers to go out
 STUCK_TIMEOUT_S: Final = 3.0  # for a step that is running when the engine is closed
 LOOK_INTERVAL_S: Final = 0.1  # between two looks at requests that wait for preparation
-MAX_FILE_BYTES: Final = 1 << 30  # of all images that have not been decoded yet
 
 
 class Engine:
@@ -105,7 +105,7 @@ class Engine:
             refusal = self._refusal
             if refusal is None and len(self._unanswered) >= self._max_unanswered:
                 refusal = Overloaded(f"{len(self._unanswered)} requests are in hand; try again later")
-            if refusal is None and sum(len(each.request.image) for each in self._unanswered) > MAX_FILE_BYTES:
+            if refusal is None and not has_room_for_files(self._unanswered):
                 refusal = Overloaded("the images in hand take as much memory as they may; try again later")
             if refusal is None:
                 self._unanswered.add(ticket)

@@ -1,7 +1,8 @@
-"""Signs of life for a supervisor: a file whose age says when the engine thread last went round.
+"""Signs of life for a supervisor: a file that says when the engine thread last went round.
 
-Its content is the number of requests that are not yet answered, so that a supervisor can let them end before it
-stops the server.
+Its one line holds two numbers: the requests that are not yet answered, so that a supervisor can let them end before it
+stops the server, and the time of the beat in seconds of the monotonic clock. That clock is the same in all processes of
+a host, stands still while the host sleeps, and is not set by a time server, as a file's age is.
 """
 
 import logging
@@ -15,7 +16,7 @@ _log = logging.getLogger(__name__)
 INTERVAL_S: Final = 1.0  # at the latest after so long an engine without work beats, too
 FILE_PREFIX: Final = "engine-"
 
-_WIDTH: Final = 8
+_LINE: Final = "%8d %20.3f\n"  # of one length, so that a shorter line leaves nothing of a longer one behind
 
 
 class Heartbeat:
@@ -24,28 +25,28 @@ class Heartbeat:
     def __init__(self, folder: Path | None, instance: str) -> None:
         self._file: int | None = None
         self._path: Path | None = None
-        self._content = b""
-        self._beaten_at = 0.0
+        self._unanswered = 0
+        self._beaten_at_s = float("-inf")
         self._failed = False
         if folder is not None:
             self._path = folder / f"{FILE_PREFIX}{instance}"
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
+            self.beat(0)  # an engine that never goes round is stuck, too
 
     def beat(self, unanswered: int) -> None:
         """Writes the number of unanswered requests, when it has changed or the last beat is a while ago."""
         if self._file is None:
             return
-        content = b"%*d\n" % (_WIDTH, unanswered)
-        now = time.monotonic()
-        if content != self._content or now - self._beaten_at >= INTERVAL_S:
+        now_s = time.monotonic()
+        if unanswered != self._unanswered or now_s - self._beaten_at_s >= INTERVAL_S:
             try:
-                os.pwrite(self._file, content, 0)
+                os.pwrite(self._file, (_LINE % (unanswered, now_s)).encode("ascii"), 0)
             except OSError:  # a full disk, say: the supervisor will miss the sign, the requests need not
                 if not self._failed:
                     _log.exception("the sign of life %s cannot be written", self._path)
                 self._failed = True
                 return
-            self._content, self._beaten_at, self._failed = content, now, False
+            self._unanswered, self._beaten_at_s, self._failed = unanswered, now_s, False
 
     def close(self) -> None:
         """Stops beating; the file goes, since one that ages means a stuck engine."""

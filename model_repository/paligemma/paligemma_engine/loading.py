@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +13,9 @@ from transformers.utils import logging as transformers_logging
 from paligemma_engine import quantization
 from paligemma_engine.adapter import merge
 from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.checkpoint_files import text_model_of
+from paligemma_engine.checkpoint_files import CheckpointFiles, is_quantized, text_model_of
 from paligemma_engine.config import EngineConfig
-from paligemma_engine.dtypes import choose_dtype, dtype_warning, require_range
+from paligemma_engine.dtypes import AUTO, choose_dtype, dtype_warning, require_range
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.vocabulary import Vocabulary
 
@@ -24,8 +25,8 @@ _log = logging.getLogger(__name__)
 _one_load_at_a_time: Final = threading.Lock()
 
 
-def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None) -> Checkpoint:
-    """Loads a checkpoint's files, and merges a LoRA adapter's where there is one.
+def load_files(config: EngineConfig, files: CheckpointFiles) -> Checkpoint:
+    """Loads a checkpoint, and merges its adapter where there is one.
 
     Only safetensors are read, and no code that a checkpoint may carry is ever run. Safe to call from any thread;
     loads take turns.
@@ -36,44 +37,44 @@ def load_folder(config: EngineConfig, folder: Path, adapter: Path | None = None)
     """
     transformers_logging.disable_progress_bar()
     try:
-        model = _load_model(config, folder, adapter)
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model = _load_model(config, files.folder, files.adapter)
+        processor = AutoProcessor.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
         return to_checkpoint(config.model_id, model, processor)
-    except (ModelFailed, torch.OutOfMemoryError):
+    except (ModelFailed, torch.OutOfMemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # a checkpoint can be wrong in any way
+    except BaseException as error:  # a checkpoint can be wrong in any way; a panic in Rust is no Exception
         raise ModelFailed(f"{config.model_id} cannot be loaded ({_first_line(error)})") from error
 
 
 def _load_model(config: EngineConfig, folder: Path, adapter: Path | None) -> Any:
     """The model on its device, the adapter merged; where it is quantised, their sum is, not the base alone."""
     _check_dtype(config, folder)
-    quantized = quantization.arguments(config, folder)
+    quantized = quantization.arguments(config, folder, dtype=torch_dtype(config))
     if adapter is None:
-        model = _from_pretrained(config, folder, **quantized)
-    else:
-        if quantization.is_quantized(folder):
-            raise ModelFailed(f"{config.model_id} cannot be merged into a base that is quantised; name the original")
-        model = _from_pretrained(config, folder)
-        merge(model, adapter)
-        if quantized:
-            generation_config = model.generation_config
-            model = _from_pretrained(config, None, config=model.config, state_dict=model.state_dict(), **quantized)
-            model.generation_config = generation_config
-    return model if quantized else model.to(config.device)
+        return _from_pretrained(config, folder, **quantized)
+    if is_quantized(folder):
+        raise ModelFailed(f"{config.model_id} cannot be merged into a base that is quantised; name the original")
+    if not quantized:
+        return merge(_from_pretrained(config, folder), adapter)
+    # On the host: as it is, it may be too large for the device.
+    model = merge(_from_pretrained(replace(config, device="cpu"), folder, dtype=torch_dtype(config)), adapter)
+    generation_config, state = model.generation_config, model.state_dict()
+    quantized_model = _from_pretrained(config, None, config=model.config, state_dict=state, **quantized)
+    quantized_model.generation_config = generation_config
+    return quantized_model
 
 
 def _from_pretrained(config: EngineConfig, folder: Path | None, /, **arguments: Any) -> Any:
+    settings: dict[str, Any] = {
+        "dtype": torch_dtype(config),
+        "device_map": {"": config.device},  # each tensor goes there by itself: the host never holds all of them
+        "use_safetensors": True,
+        "local_files_only": True,
+        "trust_remote_code": False,
+        "output_loading_info": True,
+    }
     with _one_load_at_a_time:
-        model, report = PaliGemmaForConditionalGeneration.from_pretrained(
-            folder,
-            dtype=torch_dtype(config),
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **arguments,
-        )
+        model, report = PaliGemmaForConditionalGeneration.from_pretrained(folder, **settings | arguments)
     # transformers fills what a checkpoint lacks with random numbers.
     if missing := sorted(report["missing_keys"]):
         raise ModelFailed(f"{config.model_id} lacks weights ({len(missing)}, such as {missing[0]})")
@@ -89,7 +90,7 @@ def _check_dtype(config: EngineConfig, folder: Path) -> None:
 
 def torch_dtype(config: EngineConfig) -> torch.dtype:
     """The dtype to load weights in."""
-    return choose_dtype(config.dtype, capability=_capability(config))
+    return choose_dtype(config.dtype, capability=_capability(config) if config.dtype == AUTO else None)
 
 
 def _capability(config: EngineConfig) -> tuple[int, int] | None:

@@ -1,9 +1,12 @@
-"""Gives the memory of what was loaded back."""
+"""How much memory is free, and giving back that of what was loaded."""
 
 import ctypes
 import gc
 
+import psutil
 import torch
+
+from paligemma_engine.cgroups import free_bytes_of_container
 
 
 def free_gpu_bytes(device: torch.device) -> int:
@@ -11,6 +14,13 @@ def free_gpu_bytes(device: torch.device) -> int:
     release_memory()
     free_bytes, _ = torch.cuda.mem_get_info(device)
     return free_bytes
+
+
+def free_host_bytes() -> int:
+    """What this process can have of the host's memory, within its container's limit."""
+    available: int = psutil.virtual_memory().available
+    in_container = free_bytes_of_container()
+    return available if in_container is None else min(available, in_container)
 
 
 def release_memory() -> None:

@@ -96,18 +96,6 @@ class MemoryNeed:
         return max(0, min(beside_a_prefill, with_their_rows))
 
 
-def require_room(weight_bytes: int, *, free_bytes: int) -> None:
-    """Before weights are read: what does not fit would on its way take what other engines need for a moment.
-
-    Raises:
-        ModelFailed: they do not fit; says what to set.
-    """
-    if weight_bytes + MARGIN_BYTES > free_bytes:
-        raise ModelFailed(
-            f"its weights take {weight_bytes / 1e9:.1f} GB, and {free_bytes / 1e9:.1f} GB are free; {too_large()}"
-        )
-
-
 def plan_slots(config: EngineConfig, checkpoint: Checkpoint) -> int:
     """The number of slots: as set, or on a GPU as many as fit, up to SLOTS_ON_GPU.
 

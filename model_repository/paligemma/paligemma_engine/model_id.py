@@ -6,6 +6,8 @@ from typing import Final, Self
 
 from paligemma_engine.errors import ModelNotAllowed
 
+_MAIN: Final = "main"  # the branch that a hub id without a revision means
+
 # One name, or an organization's and a name, each without a leading dot; a branch, tag or commit may follow.
 _PART: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
 _FORM: Final = re.compile(rf"(?P<name>{_PART}(?:/{_PART})?)(?:@(?P<revision>{_PART}))?")
@@ -25,7 +27,7 @@ class ModelId:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads `org/name`, `org/name@revision` or `name`.
+        """Reads `org/name`, `org/name@revision` or `name`; `org/name@main` is `org/name`.
 
         Raises:
             ModelNotAllowed: anything else; in particular nothing that leads out of a folder.
@@ -35,8 +37,16 @@ class ModelId:
             raise ModelNotAllowed(
                 "model_id must be a hub id, such as org/name or org/name@revision, or a folder's name"
             )
-        return cls(found["name"], found["revision"])
+        return cls(found["name"], None if found["revision"] == _MAIN else found["revision"])
 
     def __str__(self) -> str:
         """The form that `parse` reads."""
         return self.name if self.revision is None else f"{self.name}@{self.revision}"
+
+
+def canonical(model_id: str) -> str:
+    """The one name of a model: `org/name` for `org/name@main`; what is no id, such as a path, stays as it is."""
+    try:
+        return str(ModelId.parse(model_id))
+    except ModelNotAllowed:
+        return model_id

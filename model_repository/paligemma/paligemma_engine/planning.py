@@ -7,6 +7,7 @@ from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import InvalidArgument, ModelNotAllowed
 from paligemma_engine.image_preparation import ImagePreparer
 from paligemma_engine.images import ImageLimits, configure_pillow, decode_image
+from paligemma_engine.model_id import canonical
 from paligemma_engine.prepared import PreparedPrompt
 from paligemma_engine.prompt_tokens import tokenize_prompt
 from paligemma_engine.prompts import TargetPrompt, Task, split_prompt
@@ -55,7 +56,7 @@ class Planner:
             ticket.cancel()
 
     def _check_model(self, request: Request) -> None:
-        if request.model_id not in (None, "", self._config.model_id):
+        if request.model_id and canonical(request.model_id) != canonical(self._config.model_id):
             raise ModelNotAllowed(f"this server serves {self._config.model_id} only; leave model_id out")
 
     def _max_new_tokens(self, request: Request) -> int:

@@ -13,20 +13,19 @@ import torch
 
 from paligemma_engine import metrics as families
 from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.checkpoint_files import base_of, weight_count
+from paligemma_engine.checkpoint_files import CheckpointFiles, CheckpointSize, base_of, is_adapter, size_of
 from paligemma_engine.compilation import prepare_compiler
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.engine import Engine
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.execution import CudaGraphs, Execution
+from paligemma_engine.fit import Memory, require_disk
 from paligemma_engine.fused_tiles import own_tiles_fit, tiles_within
-from paligemma_engine.hub import find_checkpoint
-from paligemma_engine.loading import load_folder, torch_dtype
-from paligemma_engine.memory import free_gpu_bytes, release_memory
-from paligemma_engine.memory_plan import plan_slots, require_room, too_large
+from paligemma_engine.hub import find_checkpoint, find_here
+from paligemma_engine.loading import load_files
+from paligemma_engine.memory_plan import plan_slots, too_large
 from paligemma_engine.metrics import EngineMetrics
-from paligemma_engine.model_pool import ModelPool
-from paligemma_engine.quantization import is_quantized
+from paligemma_engine.model_pool import MakeRoom, ModelPool
 from paligemma_engine.runner import ModelRunner
 
 # How long the engine's thread, back from a wait for the device, waits for a thread that runs Python; by default 5 ms,
@@ -47,52 +46,126 @@ def start_models(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Call
     """
     if config.device != "cpu":
         sys.setswitchinterval(SWITCH_INTERVAL_ON_GPU_S)
-    start = partial(start_engine, metrics=metrics, on_fatal=on_fatal)
-    default = start(config)
+    pools: list[ModelPool] = []
+
+    def fail() -> None:  # the process ends with the first engine that fails
+        for pool in pools:
+            pool.fail()
+        on_fatal()
+
+    default = start_engine(config, metrics=metrics, on_fatal=fail)
     metrics.set(families.MODELS_LOADED, 1, model_id=config.model_id)
-    return ModelPool(config, default, metrics, start=start, release_memory=release_memory)
+    # Made anew, it measures what the default engine has left.
+    pools.append(ModelPool(config, default, metrics, loader=CheckpointLoader(config.device, metrics, on_fatal=fail)))
+    return pools[0]
 
 
-def start_engine(
-    config: EngineConfig,
-    make_room: Callable[[], None] = lambda: None,
-    *,
-    metrics: EngineMetrics,
-    on_fatal: Callable[[], None],
-) -> Engine:
+def start_engine(config: EngineConfig, *, metrics: EngineMetrics, on_fatal: Callable[[], None]) -> Engine:
     """Finds a checkpoint, loads it, warms it up and starts its engine.
 
     Args:
         config: settings.
-        make_room: called when the checkpoint's files are there, before it takes memory.
         metrics: collects what happens.
         on_fatal: called after a failure that no request can outlive.
 
     Raises:
         EngineError: the checkpoint cannot be found, loaded or served.
     """
-    torch.set_num_threads(1)  # this thread only loads; the engine thread shall have the cores to itself
+    return CheckpointLoader(config.device, metrics, on_fatal=on_fatal).start(config)
 
-    def report_loading() -> None:
-        # Not earlier: a caller who invents ids must not make a series of each.
-        metrics.set(families.MODELS_LOADING, 1, model_id=config.model_id)
 
-    try:
-        folder = find_checkpoint(config, on_found=report_loading)
-        adapter = None
-        if base := base_of(folder):
-            adapter, folder = folder, find_checkpoint(dataclasses.replace(config, model_id=base))
-        make_room()
-        started = time.monotonic()
-        _require_room(config, folder)
-        checkpoint = load_folder(config, folder, adapter)
-        runner = start_runner(config, checkpoint, metrics)
-    except torch.OutOfMemoryError as error:
-        raise ModelFailed(f"{config.model_id} does not fit the GPU; {too_large()}") from error
-    finally:
-        metrics.remove(families.MODELS_LOADING, model_id=config.model_id)
-    metrics.set(families.LOAD_SECONDS, time.monotonic() - started)
-    return Engine(config, checkpoint, runner, metrics, on_fatal=on_fatal)
+class CheckpointLoader:
+    """From an id to an engine, step by step: are the files here, fetch them, load them.
+
+    What is free when it is made counts as what a checkpoint can have at most.
+    """
+
+    def __init__(self, device: str, metrics: EngineMetrics, *, on_fatal: Callable[[], None]) -> None:
+        """Measures what is free.
+
+        Args:
+            device: where the engines are.
+            metrics: collects what happens.
+            on_fatal: called after a failure that no request can outlive.
+        """
+        self._device = device
+        self._metrics = metrics
+        self._on_fatal = on_fatal
+        self._most = Memory.free(device)
+
+    def start(self, config: EngineConfig) -> Engine:
+        """All steps; raises EngineError."""
+        return self.load(config, self.find_here(config) or self.fetch(config), make_room=lambda _fits: None)
+
+    def find_here(self, config: EngineConfig) -> CheckpointFiles | None:
+        """A checkpoint's files, its adapter's base included; None where some must be fetched; raises EngineError."""
+        return _files_of(config, find_here)
+
+    def fetch(self, config: EngineConfig) -> CheckpointFiles:
+        """Downloads what is not here of a checkpoint that can fit.
+
+        Raises:
+            EngineError: it cannot be had, or does not fit.
+        """
+
+        def require_fit(folder: Path, size: CheckpointSize) -> None:
+            # Not earlier: a caller who invents ids must not make a series of each.
+            self._metrics.set(families.MODELS_LOADING, 1, model_id=config.model_id)
+            require_disk(size, config.models_dir, config.model_id)
+            if not is_adapter(folder):  # its base is asked for next
+                self._require(config, CheckpointFiles(folder), size)
+
+        try:
+            files = _files_of(config, partial(find_checkpoint, on_found=require_fit))
+        finally:
+            self._metrics.remove(families.MODELS_LOADING, model_id=config.model_id)
+        assert files is not None
+        return files
+
+    def load(self, config: EngineConfig, files: CheckpointFiles, make_room: MakeRoom) -> Engine:
+        """Loads a checkpoint, warms it up and starts its engine.
+
+        Args:
+            config: settings.
+            files: where the checkpoint is.
+            make_room: called when it is known that it can fit, before it takes memory; given whether it fits now.
+
+        Raises:
+            EngineError: it cannot be loaded or served, or does not fit.
+        """
+        torch.set_num_threads(1)  # this thread only loads; the engine thread shall have the cores to itself
+        self._metrics.set(families.MODELS_LOADING, 1, model_id=config.model_id)
+        try:
+            need = self._require(config, files, size_of(files.folder))
+            make_room(lambda: need.fits(Memory.free(self._device)))
+            need.require(Memory.free(self._device), config.model_id)
+            started = time.monotonic()
+            checkpoint = load_files(config, files)
+            runner = start_runner(config, checkpoint, self._metrics)
+        except torch.OutOfMemoryError as error:
+            raise ModelFailed(f"{config.model_id} does not fit the GPU; {too_large()}") from error
+        finally:
+            self._metrics.remove(families.MODELS_LOADING, model_id=config.model_id)
+        self._metrics.set(families.LOAD_SECONDS, time.monotonic() - started)
+        return Engine(config, checkpoint, runner, self._metrics, on_fatal=self._on_fatal)
+
+    def _require(self, config: EngineConfig, files: CheckpointFiles, size: CheckpointSize) -> Memory:
+        """What a checkpoint takes; raises ModelFailed where it could not have that if all others went."""
+        need = Memory.needed(config, files, size)
+        if not need.fits(self._most):
+            need.require(self._most.at_least(Memory.free(self._device)), config.model_id)
+        return need
+
+
+def _files_of(config: EngineConfig, find: Callable[[EngineConfig], Path | None]) -> CheckpointFiles | None:
+    folder = find(config)
+    if folder is None:
+        return None
+    base = base_of(folder)
+    if base is None:
+        return CheckpointFiles(folder)
+    base_folder = find(dataclasses.replace(config, model_id=base))
+    return None if base_folder is None else CheckpointFiles(base_folder, adapter=folder)
 
 
 def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMetrics) -> ModelRunner:
@@ -113,12 +186,6 @@ def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMe
     with ThreadPoolExecutor(1) as pool:  # a thread that ends, and its OpenMP team with it
         pool.submit(runner.warm_up).result()
     return runner
-
-
-def _require_room(config: EngineConfig, folder: Path) -> None:
-    device = torch.device(config.device)
-    if device.type == "cuda" and config.quantization == "off" and not is_quantized(folder):
-        require_room(weight_count(folder) * torch_dtype(config).itemsize, free_bytes=free_gpu_bytes(device))
 
 
 def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:

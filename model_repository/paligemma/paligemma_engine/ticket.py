@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from paligemma_engine.detokenizer import token_texts
 from paligemma_engine.errors import Cancelled, DeadlineExceeded, EngineError, InternalError, Overloaded
@@ -12,6 +12,8 @@ from paligemma_engine.prepared import PreparedImage
 from paligemma_engine.records import Answer, Request, TargetAnswer, Token
 from paligemma_engine.sequence import FinishReason, Sequence, Status
 from paligemma_engine.vocabulary import LOCS_PER_BOX, TokenClass, Vocabulary
+
+MAX_FILE_BYTES: Final = 1 << 30  # of all images that wait to be decoded; 256 requests may wait, each with one
 
 Outcome = Answer | EngineError
 OnOutcome = Callable[[Outcome], None]
@@ -67,6 +69,11 @@ class Ticket:
         self.cancelled = True
         for sequence in self.sequences:
             sequence.cancelled = True
+
+
+def has_room_for_files(tickets: Iterable[Ticket]) -> bool:
+    """Whether encoded images may still be held, beside those of these requests."""
+    return sum(len(ticket.request.image) for ticket in tickets) <= MAX_FILE_BYTES
 
 
 def outcome_of(ticket: Ticket, tokenizer: Any) -> Outcome:

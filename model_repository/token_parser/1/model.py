@@ -32,5 +32,6 @@ def _respond(request: Any) -> Any:
         "labels": tensors.labels,
         "scores": tensors.scores,
         "has_mask": tensors.has_mask,
+        "target": tensors.target,
     }
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in outputs.items()])

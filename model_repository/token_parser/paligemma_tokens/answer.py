@@ -1,7 +1,7 @@
 """From the tensors of `paligemma` to the tensors of `token_parser`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ class ObjectTensors:
         labels: object[N] of UTF-8 bytes.
         scores: float32[N, 2], box score and mask score in [0, 1].
         has_mask: bool[N].
+        target: int32[N], the index of the target that each object answers.
     """
 
     boxes_xyxy: NDArray[np.float32]
@@ -32,6 +33,7 @@ class ObjectTensors:
     labels: NDArray[np.object_]
     scores: NDArray[np.float32]
     has_mask: NDArray[np.bool_]
+    target: NDArray[np.int32]
 
 
 def parse_answer(
@@ -57,11 +59,12 @@ def parse_answer(
     objects: list[ParsedObject] = []
     for index, target in enumerate(targets):
         members = [position for position, owner in enumerate(sequence) if owner == index]
-        objects += parse_sequence(
+        found = parse_sequence(
             [_text(tokens[position]) for position in members],
             [logprobs[position] for position in members],
             target=_text(target),
         )
+        objects += [replace(parsed, target=index) for parsed in found]
     return objects
 
 
@@ -75,6 +78,7 @@ def to_tensors(objects: Sequence[ParsedObject]) -> ObjectTensors:
         labels=np.array([parsed.label.encode() for parsed in objects], np.object_),
         scores=np.array([(parsed.box_score, parsed.mask_score) for parsed in objects], np.float32).reshape(count, 2),
         has_mask=np.array([parsed.codes is not None for parsed in objects], np.bool_),
+        target=np.array([parsed.target for parsed in objects], np.int32),
     )
 
 

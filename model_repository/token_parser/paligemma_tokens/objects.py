@@ -15,6 +15,7 @@ class ParsedObject:
         codes: 16 codes in [0, 127], a 4x4 grid in raster order; None where the answer holds no usable mask.
         box_score: geometric mean of the probabilities of the 4 loc tokens, in [0, 1]; not calibrated.
         mask_score: geometric mean of the probabilities of the 16 seg tokens, in [0, 1]; 0 where codes is None.
+        target: index of the target that the object answers.
     """
 
     label: str
@@ -22,6 +23,7 @@ class ParsedObject:
     codes: tuple[int, ...] | None
     box_score: float
     mask_score: float
+    target: int = 0
 
     @property
     def box_xyxy(self) -> tuple[float, float, float, float]:
