@@ -10,7 +10,7 @@ from triton_fake import read_config
 from gateway.errors import STATUS_OF_CODE
 from gateway.metrics import Metrics
 from gateway.prompts import TASK_WORDS
-from gateway.schemas import Mask, SegmentForm, SegmentResponse
+from gateway.schemas import Mask, SegmentForm, SegmentResponse, TargetEnd
 from gateway.settings import Settings
 from paligemma_engine import errors as engine_errors
 from paligemma_engine.metrics import FAMILIES, MetricKind
@@ -52,10 +52,13 @@ def test_the_engines_metrics_are_those_that_are_exported() -> None:
 
 def test_the_gateways_metrics_are_those_that_are_exported() -> None:
     documented = {row[0].strip("`"): row[1] for row in rows(section(METRICS, "Gateway"))}
-    assert documented == {
+    exported = {
         f"{metric.name}_total" if metric.type == "counter" else metric.name: metric.type
         for metric in Metrics().registry.collect()
     }
+    assert documented == {name: kind for name, kind in exported.items() if name.startswith("gateway_")}
+    of_the_process = {f"`{name.split('_')[0]}_*`" for name in exported.keys() - documented.keys()}
+    assert all(family in section(METRICS, "Gateway") for family in of_the_process)
 
 
 def test_the_supervisors_metrics_are_those_that_are_exported() -> None:
@@ -80,7 +83,11 @@ def test_the_requests_fields_are_those_that_are_read() -> None:
 
 def test_the_answers_fields_are_those_that_are_sent() -> None:
     documented = {name for row in rows(section(REST, "Answer")) for name in re.findall(r"`([\w.\[\]]+)`", row[0])}
-    assert documented == {*SegmentResponse.model_fields, *(f"masks[].{name}" for name in Mask.model_fields)}
+    assert documented == {
+        *SegmentResponse.model_fields,
+        *(f"masks[].{name}" for name in Mask.model_fields),
+        *(f"targets[].{name}" for name in TargetEnd.model_fields),
+    }
 
 
 @pytest.mark.parametrize("model", MODELS)
