@@ -47,6 +47,7 @@ OUTPUTS = {
         "scores": ("FP32", [-1, 2]),
         "has_mask": ("BOOL", [-1]),
         "target": ("INT32", [-1]),
+        "targets": ("STRING", [-1]),
     },
     "mask_decoder": {"masks": ("FP32", [-1, 64, 64])},
     "segment": {

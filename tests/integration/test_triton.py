@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc
 from checkpoints import DEMO_MODEL_ID, Transformers
 from PIL import Image
+from triton_fake import read_config
 from tritonclient.utils import InferenceServerException
 
 from scenes import draw_scene
 
 PROTOCOLS = ["grpc", "http"]
 PAIRS = 50
+SEGMENT_OUTPUTS = [output.name for output in read_config("segment").output]
 
 
 def png(image: Image.Image) -> bytes:
@@ -50,6 +53,16 @@ def test_http_and_grpc_give_equal_answers(stack: Any, sample_image: bytes) -> No
     assert by_grpc["finish_reason"].tolist() == [b"eos", b"eos"]
     assert by_grpc["targets"].tolist() == [b"blue star", b"cyan ring"]
     assert by_grpc["target"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", SEGMENT_OUTPUTS)
+def test_each_output_can_be_asked_for_alone(stack: Any, sample_image: bytes, name: str) -> None:
+    """Triton refused `text` alone: one output of the first step was an input of the next, too."""
+    whole = stack.ask("grpc", sample_image, "segment blue star ; cyan ring")
+    outputs = [tritonclient.grpc.InferRequestedOutput(name)]
+    alone = stack.ask("grpc", sample_image, "segment blue star ; cyan ring", outputs=outputs)
+    assert set(alone) == {name}
+    np.testing.assert_array_equal(alone[name], whole[name])
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -78,8 +78,9 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoEngines]:
 
 def test_they_share_the_load(engines: TwoEngines) -> None:
     calls = [call for call in good_calls() if call.kind == "one target"] * (REQUESTS // 16)
+    before = engines.answered()  # the supervisor's first request
     assert engines.ask(calls, CLIENTS).wrong == []
-    answered = engines.answered()
+    answered = {instance: count - before.get(instance, 0) for instance, count in engines.answered().items()}
     assert len(answered) == 2
     assert sum(answered.values()) == REQUESTS
     assert max(answered.values()) - min(answered.values()) <= 0.2 * REQUESTS / 2

@@ -68,14 +68,18 @@ class Reference:
 class Transformers:
     """The reference's way: `generate`, one request at a time."""
 
-    def __init__(self, folder: Path, *, dtype: torch.dtype | str = "auto", **arguments: Any) -> None:
-        self.model: Any = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=dtype, **arguments).eval()
+    def __init__(
+        self, folder: Path, *, dtype: torch.dtype | str = "auto", device: str = "cpu", **arguments: Any
+    ) -> None:
+        model: Any = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=dtype, **arguments).eval()
+        self.model: Any = model if device == "cpu" else model.to(device)
         self.processor: Any = AutoProcessor.from_pretrained(folder)
 
     @torch.inference_mode()
     def generate(self, image: Image.Image, prompt: str, max_new_tokens: int) -> Reference:
         inputs = self.processor(images=image, text=f"<image>{prompt}", return_tensors="pt")
         inputs.pop("labels", None)
+        inputs = inputs.to(self.model.device, self.model.dtype)
         output = self.model.generate(
             **inputs,
             do_sample=False,

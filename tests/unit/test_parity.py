@@ -1,80 +1,24 @@
 """The engine's tokens against transformers' own `generate`, float32 on the CPU: equal, whatever shares the batch."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from checkpoints import DEMO_MODEL_ID, Reference, Transformers, make_random_checkpoint
-from engines import load_checkpoint
-from PIL import Image
+from checkpoints import DEMO_MODEL_ID, make_random_checkpoint
+from parity_cases import Case, assert_equal, differing, make_case, run
 
-from demo_training.names import COLOURS
-from paligemma_engine import EngineConfig, EngineMetrics, compilation
-from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine import compilation
 from paligemma_engine.decode_step import DecodeStep
 from paligemma_engine.execution import CudaGraphs, Execution
 from paligemma_engine.fused_tiles import tiles_within
-from paligemma_engine.image_preparation import ImagePreparer
 from paligemma_engine.prefill_step import PrefillStep
-from paligemma_engine.prepared import PreparedPrompt
 from paligemma_engine.prompt_tokens import tokenize_prompt
 from paligemma_engine.prompts import split_prompt
-from paligemma_engine.runner import ModelRunner
-from paligemma_engine.scheduler import Scheduler
-from paligemma_engine.sequence import Sequence
-from scenes import SHAPES, draw_scene
 
-PAIRS = 200
 SHORT_WINDOW = 12  # the random checkpoint's prompts have 20 tokens and more
 RANDOM_NEW_TOKENS = 24
-
-
-@dataclass(frozen=True)
-class Pair:
-    image: Image.Image
-    prompt: str
-
-
-@dataclass(frozen=True)
-class Case:
-    """A checkpoint, pictures with prompts, and what transformers answers to them."""
-
-    checkpoint: Checkpoint
-    pairs: list[Pair]
-    references: list[Reference]
-    max_new_tokens: int
-
-
-def make_pairs(count: int) -> list[Pair]:
-    """Objects that are there and some that are not, to segment and to detect, one and several at once."""
-    pairs = []
-    for seed in range(count):
-        scene = draw_scene(seed)
-        colour, shape = list(COLOURS)[seed % len(COLOURS)], SHAPES[seed // 2 % len(SHAPES)]
-        named = [found.name for found in scene.objects]
-        prompt = [
-            f"segment {named[0]}",
-            f"segment {scene.objects[-1].shape}",
-            f"detect {' ; '.join(named)}",
-            f"segment {colour} {shape}",
-            f"segment {scene.objects[0].shape} now",
-        ][seed % 5]
-        pairs.append(Pair(scene.image, prompt))
-    return pairs
-
-
-def make_case(models_dir: Path, model_id: str, *, max_new_tokens: int, count: int = PAIRS) -> Case:
-    transformers = Transformers(models_dir / model_id)
-    pairs = make_pairs(count)
-    return Case(
-        checkpoint=load_checkpoint(EngineConfig(model_id=model_id, models_dir=models_dir)),
-        pairs=pairs,
-        references=[transformers.generate(pair.image, pair.prompt, max_new_tokens) for pair in pairs],
-        max_new_tokens=max_new_tokens,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -87,41 +31,6 @@ def random_weights(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("models")
     make_random_checkpoint(folder / "random", models_dir / DEMO_MODEL_ID, sliding_window=SHORT_WINDOW)
     return make_case(folder, "random", max_new_tokens=RANDOM_NEW_TOKENS)
-
-
-def run(case: Case, *, slots: int, grammar: bool = False, count: int = PAIRS, **options: Any) -> list[Sequence]:
-    """All pairs through a runner, two arriving in every other round."""
-    runner = ModelRunner(case.checkpoint, slots=slots, max_new_tokens=case.max_new_tokens, grammar=grammar, **options)
-    scheduler = Scheduler(runner, EngineMetrics())
-    prepare_image = ImagePreparer(case.checkpoint.processor.image_processor)
-    sequences = []
-    for pair in case.pairs[:count]:
-        asked = split_prompt(pair.prompt)[0]
-        prompt = PreparedPrompt(prepare_image(pair.image), tokenize_prompt(case.checkpoint, asked), asked)
-        sequences.append(Sequence(prompt=prompt, max_new_tokens=case.max_new_tokens))
-    arriving = list(sequences)
-    round_number = 0
-    while arriving or scheduler.has_work:
-        if round_number % 2 == 0:
-            scheduler.add(arriving[:2])
-            del arriving[:2]
-        scheduler.run_once()
-        round_number += 1
-    return sequences
-
-
-def differing(sequences: list[Sequence], references: list[Reference]) -> list[int]:
-    return [
-        index
-        for index, (sequence, reference) in enumerate(zip(sequences, references, strict=False))
-        if sequence.token_ids != reference.token_ids
-    ]
-
-
-def assert_equal(case: Case, sequences: list[Sequence]) -> None:
-    assert differing(sequences, case.references) == []
-    for sequence, reference in zip(sequences, case.references[: len(sequences)], strict=True):
-        assert sequence.logprobs == pytest.approx(reference.logprobs, abs=1e-4)
 
 
 @pytest.mark.parametrize("slots", [1, 4, 8])

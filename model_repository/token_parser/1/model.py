@@ -33,5 +33,6 @@ def _respond(request: Any) -> Any:
         "scores": tensors.scores,
         "has_mask": tensors.has_mask,
         "target": tensors.target,
+        "targets": pb_utils.get_input_tensor_by_name(request, "targets").as_numpy(),
     }
     return pb_utils.InferenceResponse([pb_utils.Tensor(name, values) for name, values in outputs.items()])

@@ -1,0 +1,249 @@
+"""The clients. Both carry the same plans out: Client waits for each step, AsyncClient lets others run meanwhile."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Literal, Self, Unpack
+
+import httpx2
+
+from paligemma_client import plans
+from paligemma_client.errors import ClientError, DeadlineExceeded, FetchFailed
+from paligemma_client.events import ObjectReader
+from paligemma_client.models import Models
+from paligemma_client.objects import FoundObject, Result
+from paligemma_client.pictures import Picture
+from paligemma_client.plans import Ask, Fetch, Finished, Given, ListModels, OpenStream, Plan, Step, advance
+from paligemma_client.questions import Asking, AskingFields, Prompt, Task
+from paligemma_client.rest import LIMITS, check_fetched, timeouts, translated
+from paligemma_client.rest_transports import AsyncRestTransport, RestTransport
+from paligemma_client.retrying import Pause
+from paligemma_client.triton import AsyncTritonTransport, TritonTransport
+
+Transport = Literal["rest", "triton"]
+
+DEFAULT_SERVERS: Final[dict[Transport, str]] = {"rest": "http://localhost:8000", "triton": "localhost:8011"}
+DEFAULT_TIMEOUT_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A stream whose lines are on the way, and what closes it."""
+
+    stack: ExitStack
+    lines: Iterator[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _AsyncOpened:
+    """The same for AsyncClient."""
+
+    stack: AsyncExitStack
+    lines: AsyncIterator[str]
+
+
+class Client:
+    """Asks a server; one for all threads of a program. A context manager, or closed with `close`.
+
+    Calls are repeated, with growing pauses, while the server is full, loading or away, as long as `timeout_s` allows.
+    All calls may raise the errors of `paligemma_client.errors`.
+
+    Args:
+        server: the gateway's address; with `transport="triton"` host:port of Triton's gRPC.
+        transport: "rest", or "triton" for the model `segment` itself (the extra `triton`).
+        api_key: for a gateway that asks for one.
+        timeout_s: for a request and all its repetitions.
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        transport: Transport = "rest",
+        api_key: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> None:
+        server = server or DEFAULT_SERVERS[transport]
+        self._timeout_s = timeout_s
+        self._web = httpx2.Client(limits=LIMITS)
+        self._transport: RestTransport | TritonTransport = (
+            RestTransport(server, api_key, self._web) if transport == "rest" else TritonTransport(server, api_key)
+        )
+
+    def segment(self, picture: Picture, prompt: Prompt, **asking: Unpack[AskingFields]) -> Result:
+        """Objects with masks. A prompt, or a list of targets; `asking` is described at `Asking`."""
+        return self._run(plans.segment(picture, prompt, "segment", Asking(**asking), self._timeout_s))
+
+    def detect(self, picture: Picture, prompt: Prompt, **asking: Unpack[AskingFields]) -> Result:
+        """Objects with boxes only."""
+        return self._run(plans.segment(picture, prompt, "detect", Asking(**asking), self._timeout_s))
+
+    def stream(
+        self, picture: Picture, prompt: Prompt, *, task: Task = "segment", **asking: Unpack[AskingFields]
+    ) -> Iterator[FoundObject]:
+        """The objects one by one, as the server finds them; from a server that does not stream, all at the end."""
+        asked = plans.questions(picture, prompt, task, Asking(**asking), self._timeout_s)
+        for question in self._run(asked):
+            opened = self._run(plans.open_stream(question, self._timeout_s))
+            if isinstance(opened, Result):
+                yield from opened.objects
+                continue
+            reader = ObjectReader()
+            with opened.stack:
+                for line in opened.lines:
+                    yield from reader.feed(line)
+                reader.finish()
+
+    def models(self) -> Models:
+        """Which models the server has; raises UnsupportedCall over gRPC."""
+        models: Models = self._run(plans.list_models(self._timeout_s))
+        return models
+
+    def close(self) -> None:
+        """Ends all connections."""
+        self._transport.close()
+        self._web.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, plan: Plan[Given]) -> Given:
+        step = advance(plan)
+        while not isinstance(step, Finished):
+            try:
+                outcome = self._perform(step)
+            except ClientError as error:
+                step = advance(plan, error=error)
+            else:
+                step = advance(plan, outcome)
+        given: Given = step.value
+        return given
+
+    def _perform(self, step: Step) -> Any:
+        match step:
+            case Pause(seconds):
+                return time.sleep(seconds)
+            case Ask(question, timeout_s):
+                return self._transport.ask(question, timeout_s)
+            case ListModels(timeout_s):
+                return self._transport.models(timeout_s)
+            case OpenStream(question, timeout_s):
+                with ExitStack() as stack:
+                    lines = stack.enter_context(self._transport.stream(question, timeout_s))
+                    return _Opened(stack.pop_all(), lines)
+            case Fetch(address, timeout_s):
+                with translated(address, FetchFailed):
+                    response = self._web.get(address, timeout=timeouts(timeout_s), follow_redirects=True)
+                return check_fetched(response, address)
+
+
+class AsyncClient:
+    """Client for programs that run on asyncio: the same calls, to be awaited; `close` is `aclose`."""
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        transport: Transport = "rest",
+        api_key: str | None = None,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+    ) -> None:
+        server = server or DEFAULT_SERVERS[transport]
+        self._timeout_s = timeout_s
+        self._web = httpx2.AsyncClient(limits=LIMITS)
+        self._transport: AsyncRestTransport | AsyncTritonTransport = (
+            AsyncRestTransport(server, api_key, self._web)
+            if transport == "rest"
+            else AsyncTritonTransport(server, api_key)
+        )
+
+    async def segment(self, picture: Picture, prompt: Prompt, **asking: Unpack[AskingFields]) -> Result:
+        """See Client.segment."""
+        return await self._run(plans.segment(picture, prompt, "segment", Asking(**asking), self._timeout_s))
+
+    async def detect(self, picture: Picture, prompt: Prompt, **asking: Unpack[AskingFields]) -> Result:
+        """See Client.detect."""
+        return await self._run(plans.segment(picture, prompt, "detect", Asking(**asking), self._timeout_s))
+
+    async def stream(
+        self, picture: Picture, prompt: Prompt, *, task: Task = "segment", **asking: Unpack[AskingFields]
+    ) -> AsyncIterator[FoundObject]:
+        """See Client.stream."""
+        asked = plans.questions(picture, prompt, task, Asking(**asking), self._timeout_s)
+        for question in await self._run(asked):
+            opened = await self._run(plans.open_stream(question, self._timeout_s))
+            if isinstance(opened, Result):
+                for found in opened.objects:
+                    yield found
+                continue
+            reader = ObjectReader()
+            async with opened.stack:
+                async for line in opened.lines:
+                    for found in reader.feed(line):
+                        yield found
+                reader.finish()
+
+    async def models(self) -> Models:
+        """See Client.models."""
+        models: Models = await self._run(plans.list_models(self._timeout_s))
+        return models
+
+    async def aclose(self) -> None:
+        """Ends all connections."""
+        await self._transport.close()
+        await self._web.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _run(self, plan: Plan[Given]) -> Given:
+        """Plans read files and work on pixels between their steps, so they go on in a thread."""
+        step = await asyncio.to_thread(advance, plan)
+        while not isinstance(step, Finished):
+            try:
+                outcome = await self._perform(step)
+            except ClientError as error:
+                step = await asyncio.to_thread(advance, plan, error=error)
+            else:
+                step = await asyncio.to_thread(advance, plan, outcome)
+        given: Given = step.value
+        return given
+
+    async def _perform(self, step: Step) -> Any:
+        match step:
+            case Pause(seconds):
+                return await asyncio.sleep(seconds)
+            case Ask(question, timeout_s):
+                return await _within(timeout_s, self._transport.ask(question, timeout_s))
+            case ListModels(timeout_s):
+                return await _within(timeout_s, self._transport.models(timeout_s))
+            case OpenStream(question, timeout_s):
+                async with AsyncExitStack() as stack:
+                    lines = await stack.enter_async_context(self._transport.stream(question, timeout_s))
+                    return _AsyncOpened(stack.pop_all(), lines)
+            case Fetch(address, timeout_s):
+                with translated(address, FetchFailed):
+                    response = await self._web.get(address, timeout=timeouts(timeout_s), follow_redirects=True)
+                return check_fetched(response, address)
+
+
+async def _within(timeout_s: float, call: Any) -> Any:
+    """A call that may take so long as a whole: httpx2's limits are for its parts."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await call
+    except TimeoutError as error:
+        raise DeadlineExceeded(f"no answer within {timeout_s:.1f} s") from error

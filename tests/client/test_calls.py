@@ -1,0 +1,275 @@
+"""The clients against a gateway that answers as it is told: repetitions, errors, streams."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from scripted_gateway import HANG_UP, answer, events, failure, scripted_gateway
+
+import paligemma_client.retrying
+from paligemma_client import (
+    AsyncClient,
+    Client,
+    ClientError,
+    ConnectionFailed,
+    FoundObject,
+    InvalidPicture,
+    NotAllowed,
+    RequestRefused,
+    Result,
+    ServerBusy,
+    ServerFailed,
+    masks,
+)
+from paligemma_client.errors import DeadlineExceeded
+from paligemma_client.retrying import Pause, pause_after, persist
+
+PIXELS = np.zeros((6, 8, 3), np.uint8)
+MASK = np.zeros((6, 8), np.bool_)
+MASK[1:4, 2:7] = True
+ENTRY = {"mask": masks.encode(MASK), "coordinates": [2, 1, 7, 4], "label": "cat", "score": 0.9, "mask_score": 0.8}
+
+Call = Callable[..., Result]
+
+
+def _sync(url: str, prompt: Any, *, timeout_s: float = 10, api_key: str | None = None, **asking: Any) -> Result:
+    with Client(url, timeout_s=timeout_s, api_key=api_key) as client:
+        return client.segment(asking.pop("picture", PIXELS), prompt, **asking)
+
+
+def _async(url: str, prompt: Any, *, timeout_s: float = 10, api_key: str | None = None, **asking: Any) -> Result:
+    async def call() -> Result:
+        async with AsyncClient(url, timeout_s=timeout_s, api_key=api_key) as client:
+            return await client.segment(asking.pop("picture", PIXELS), prompt, **asking)
+
+    return asyncio.run(call())
+
+
+@pytest.fixture(params=[_sync, _async], ids=["sync", "async"])
+def call(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Both clients, with pauses too short to be waited for."""
+    monkeypatch.setattr(paligemma_client.retrying, "FIRST_PAUSE_S", 0.001)
+    chosen: Call = request.param
+    return chosen
+
+
+def test_an_answer_becomes_objects(call: Call) -> None:
+    with scripted_gateway(segment=[answer([ENTRY, {**ENTRY, "mask": None, "mask_score": None}])]) as gateway:
+        result = call(gateway.url, "cat")
+    found, boxed = result.objects
+    assert (result.width, result.height, result.model_id, result.request_id) == (8, 6, "scripted", "r1")
+    assert (found.label, found.score, found.mask_score, found.box_xyxy) == ("cat", 0.9, 0.8, (2, 1, 7, 4))
+    assert found.mask is not None and np.array_equal(found.mask, MASK)
+    assert found.rle() == ENTRY["mask"]
+    assert (boxed.mask, boxed.polygon(), boxed.area_px) == (None, [], 15)
+
+
+def test_targets_are_named_where_the_server_says_which_is_which(call: Call) -> None:
+    targets = [{"target": "dog", "finish_reason": "eos"}, {"target": "the cat", "finish_reason": "eos"}]
+    with scripted_gateway(segment=[answer([{**ENTRY, "target": 1}], targets=targets)]) as gateway:
+        (found,) = call(gateway.url, ["dog", "the cat"]).objects
+    assert (found.label, found.target, found.category) == ("cat", "the cat", "the cat")
+
+
+def test_several_things_to_detect_are_one_target_and_told_apart_by_label(call: Call) -> None:
+    targets = [{"target": "dog ; cat", "finish_reason": "eos"}]
+    with scripted_gateway(segment=[answer([{**ENTRY, "target": 0}], targets=targets)]) as gateway:
+        (found,) = call(gateway.url, "detect dog ; cat").objects
+    assert found.category == "cat"
+
+
+@pytest.mark.parametrize(
+    "passing",
+    [
+        failure(503, "overloaded", Retry_After="0"),
+        failure(503, "loading"),
+        failure(429, "overloaded"),
+        failure(502, "internal"),
+        (502, {}, b"<html>a proxy"),
+        HANG_UP,
+    ],
+)
+def test_what_may_pass_is_tried_again(call: Call, passing: Any) -> None:
+    with scripted_gateway(segment=[passing, passing, answer([ENTRY])]) as gateway:
+        assert len(call(gateway.url, "cat").objects) == 1
+    assert len(gateway.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "invalid_image", RequestRefused),
+        (401, "unauthorized", NotAllowed),
+        (403, "model_gated", NotAllowed),
+        (404, "model_not_found", RequestRefused),
+        (422, "invalid_request", RequestRefused),
+        (502, "model_failed", ServerFailed),
+        (504, "deadline", ServerFailed),
+    ],
+)
+def test_what_does_not_pass_is_raised_at_once(call: Call, status: int, code: str, kind: type[Exception]) -> None:
+    with scripted_gateway(segment=[failure(status, code)]) as gateway, pytest.raises(kind) as caught:
+        call(gateway.url, "cat")
+    assert len(gateway.requests) == 1
+    assert (caught.value.code, caught.value.status, caught.value.request_id) == (code, status, "r2")  # type: ignore[attr-defined]
+
+
+def test_a_server_that_fails_on_a_picture_is_left_alone_after_three_attempts(call: Call) -> None:
+    with scripted_gateway(segment=[failure(502, "internal")]) as gateway, pytest.raises(ServerFailed):
+        call(gateway.url, "cat")
+    assert len(gateway.requests) == 3
+
+
+def test_a_full_server_is_given_up_when_the_time_is(call: Call) -> None:
+    busy = failure(503, "overloaded", Retry_After="7")
+    with scripted_gateway(segment=[busy]) as gateway, pytest.raises(ServerBusy):
+        call(gateway.url, "cat", timeout_s=6)
+    assert len(gateway.requests) == 1, "the pause that the server asks for is longer than the caller's time"
+
+
+def test_nobody_listens(call: Call) -> None:
+    with scripted_gateway() as gateway:
+        pass
+    with pytest.raises(ConnectionFailed):
+        call(gateway.url, "cat", timeout_s=0.2)
+
+
+def test_the_key_goes_to_the_gateway_and_not_to_a_pictures_host(call: Call) -> None:
+    picture = (200, {}, masks.encode(MASK)["counts"].encode())
+    with scripted_gateway(segment=[answer()]) as gateway, scripted_gateway(picture=[HANG_UP, picture]) as host:
+        call(gateway.url, "cat", api_key="secret", picture=f"{host.url}/picture")
+    assert gateway.requests[0][1]["authorization"] == "Bearer secret"
+    assert picture[2] in gateway.requests[0][2]
+    assert len(host.requests) == 2
+    assert all("authorization" not in headers for _, headers, _ in host.requests)
+
+
+def test_a_picture_that_is_not_there(call: Call) -> None:
+    with scripted_gateway() as gateway, pytest.raises(InvalidPicture):
+        call(gateway.url, "cat", picture=f"{gateway.url}/nothing")
+    with pytest.raises(InvalidPicture):
+        call(gateway.url, "cat", picture="/no/such/file")
+    with pytest.raises(InvalidPicture, match="float32"):
+        call(gateway.url, "cat", picture=np.zeros((2, 2), np.float32))
+
+
+def test_more_targets_than_one_request_takes(call: Call) -> None:
+    with scripted_gateway(segment=[answer([ENTRY], text="a"), answer([ENTRY, ENTRY], text="b")]) as gateway:
+        result = call(gateway.url, [f"thing {number}" for number in range(10)])
+    assert (len(result.objects), result.text) == (3, "a ; b")
+    first, second = gateway.bodies()
+    assert "segment thing 0 ; thing 1 ; thing 2 ; thing 3 ; thing 4 ; thing 5 ; thing 6 ; thing 7\r\n" in first
+    assert "segment thing 8 ; thing 9\r\n" in second
+
+
+def test_what_is_asked_reaches_the_server(call: Call) -> None:
+    with scripted_gateway(segment=[answer()]) as gateway:
+        call(gateway.url, "Segment  cat", model_id="other", max_new_tokens=20, min_score=0.25)
+    (body,) = gateway.bodies()
+    fields = {"prompt": "segment cat", "model_id": "other", "max_new_tokens": "20", "min_score": "0.25"}
+    assert all(f'name="{name}"\r\n\r\n{value}\r\n' in body for name, value in fields.items())
+
+
+@pytest.mark.parametrize("server", ["localhost:8000", "ftp://host", "http://"])
+def test_an_address_that_is_none(server: str) -> None:
+    with pytest.raises(ValueError, match="http://host:port"):
+        Client(server)
+
+
+def test_an_answer_that_is_no_gateways(call: Call) -> None:
+    with scripted_gateway(segment=[(200, {}, b"<html>")]) as gateway, pytest.raises(ClientError, match="not JSON"):
+        call(gateway.url, "cat")
+
+
+def test_orientation_of_an_image_is_applied_before_it_is_sent(call: Call) -> None:
+    image = Image.new("RGB", (4, 2))
+    image.getexif()[0x0112] = 6  # a quarter turn
+    with scripted_gateway(segment=[answer()]) as gateway:
+        result = call(gateway.url, "cat", picture=image)
+    assert result.image().size == (2, 4)
+
+
+def _stream(url: str, *, is_async: bool) -> list[FoundObject]:
+    if not is_async:
+        with Client(url, timeout_s=10) as client:
+            return list(client.stream(PIXELS, ["dog", "cat"]))
+
+    async def call() -> list[FoundObject]:
+        async with AsyncClient(url, timeout_s=10) as client:
+            return [found async for found in client.stream(PIXELS, ["dog", "cat"])]
+
+    return asyncio.run(call())
+
+
+ACCEPTED = ("accepted", {"request_id": "r1", "targets": ["dog", "cat"]})
+OBJECT = ("object", {"target": 1, "object": ENTRY})
+DONE = ("done", {"text": "", "timings_ms": {}})
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+class TestStream:
+    def test_objects_come_one_by_one(self, is_async: bool) -> None:
+        with scripted_gateway(stream=[events(ACCEPTED, OBJECT, OBJECT, DONE)]) as gateway:
+            found = _stream(gateway.url, is_async=is_async)
+        assert [one.target for one in found] == ["cat", "cat"]
+        assert found[0].mask is not None and np.array_equal(found[0].mask, MASK)
+
+    def test_a_full_server_is_asked_again(self, is_async: bool) -> None:
+        script = [failure(503, "overloaded", Retry_After="0"), events(ACCEPTED, OBJECT, DONE)]
+        with scripted_gateway(stream=script) as gateway:
+            assert len(_stream(gateway.url, is_async=is_async)) == 1
+
+    def test_a_server_that_does_not_stream_is_asked_for_all(self, is_async: bool) -> None:
+        with scripted_gateway(segment=[answer([ENTRY])]) as gateway:
+            assert len(_stream(gateway.url, is_async=is_async)) == 1
+        assert [path for path, _, _ in gateway.requests] == ["/segment/stream", "/segment"]
+
+    def test_a_missing_model_is_no_missing_stream(self, is_async: bool) -> None:
+        with (
+            scripted_gateway(stream=[failure(404, "model_not_found")], segment=[answer()]) as gateway,
+            pytest.raises(RequestRefused),
+        ):
+            _stream(gateway.url, is_async=is_async)
+
+    def test_an_error_in_the_middle(self, is_async: bool) -> None:
+        error = ("error", {"status": "error", "code": "deadline", "detail": "late", "request_id": "r1"})
+        with scripted_gateway(stream=[events(ACCEPTED, OBJECT, error)]) as gateway, pytest.raises(ServerFailed):
+            _stream(gateway.url, is_async=is_async)
+
+    def test_a_stream_that_breaks_off(self, is_async: bool) -> None:
+        with scripted_gateway(stream=[events(ACCEPTED, OBJECT)]) as gateway, pytest.raises(ConnectionFailed):
+            _stream(gateway.url, is_async=is_async)
+
+
+def test_pauses_grow_and_have_jitter() -> None:
+    error = ConnectionFailed("away")
+    pauses = [pause_after(error, attempts) or 0.0 for attempts in range(1, 40)]
+    assert all(0.125 <= pause <= 5.0 for pause in pauses)
+    assert min(pauses[10:]) >= 2.5
+    assert len(set(pauses[10:])) > 20
+    assert pause_after(DeadlineExceeded("late"), 1) is None
+
+
+def test_the_servers_pause_is_added() -> None:
+    busy = ServerBusy("overloaded", "", retry_after_s=7.0)
+    assert 7.1 <= (pause_after(busy, 1) or 0.0) <= 7.3
+
+
+def test_all_attempts_share_the_time() -> None:
+    now = 0.0
+    plan = persist(lambda remaining_s: remaining_s, 10.0, clock=lambda: now)
+    given = [next(plan)]
+    with pytest.raises(ConnectionFailed):
+        while True:
+            now += 1.0  # an attempt takes a second
+            step = plan.throw(ConnectionFailed("away"))
+            while isinstance(step, Pause):
+                now += step.seconds
+                step = plan.send(None)
+            given.append(step)
+    assert given[0] == 10.0
+    assert given == sorted(given, reverse=True)
+    assert 0 < given[-1] < 10 and len(given) > 3
