@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from gateway.access import reload_keys
 from gateway.app import create_app
 from gateway.logs import configure_logging
+from gateway.protocol import GatewayProtocol
 from gateway.settings import Settings
 
 SETTINGS_STATUS: Final = 2  # of a process whose settings cannot work
@@ -34,6 +35,8 @@ def main() -> int:
         app,
         host=settings.gateway_host,
         port=settings.gateway_port,
+        http=GatewayProtocol,
+        timeout_keep_alive=settings.keep_alive_timeout_s,
         timeout_graceful_shutdown=math.ceil(settings.request_timeout_s),
         log_config=None,
         access_log=False,

@@ -8,12 +8,12 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway.access import KEY_HEADER, KeyFile, require_key
+from gateway.bodies import BodyMiddleware, ByteBudget
 from gateway.errors import install_error_handlers
 from gateway.metrics import Metrics
 from gateway.middleware import (
     QUIET_ROUTES,
     REQUEST_ID_HEADER,
-    BodyLimitMiddleware,
     FailureMiddleware,
     RecordMiddleware,
     SecurityHeadersMiddleware,
@@ -25,7 +25,7 @@ from gateway.settings import Settings
 from gateway.version import VERSION
 
 BASE64_GROWTH: Final = 4 / 3
-FIELDS_BYTES: Final = 1_000_000  # what a request may hold beside its image
+FRAME_BYTES: Final = 1_000_000  # what a body may hold beside its image: fields, and the heads of their parts
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -83,7 +83,9 @@ def _telemetry(settings: Settings) -> Any:
 
 def _add_middleware(app: FastAPI, settings: Settings, collected: Metrics) -> None:
     """What is added last is outermost."""
-    app.add_middleware(BodyLimitMiddleware, max_body_bytes=int(settings.max_image_bytes * BASE64_GROWTH) + FIELDS_BYTES)
+    max_body_bytes = int(settings.max_image_bytes * BASE64_GROWTH) + FRAME_BYTES
+    budget = ByteBudget(max(settings.max_body_bytes_in_flight, max_body_bytes), collected.body_bytes)
+    app.add_middleware(BodyMiddleware, max_body_bytes=max_body_bytes, budget=budget)
     app.add_middleware(FailureMiddleware)
     if settings.cors_origins:
         app.add_middleware(

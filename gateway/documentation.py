@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from gateway.decoding import JSON_TYPE, MULTIPART, URLENCODED
 from gateway.errors import STATUS_OF_CODE
 from gateway.fetching.errors import UNREACHABLE
-from gateway.inputs import FORM_TYPES, JSON_TYPE
 from gateway.schemas import Error, SegmentForm
 
 IMAGE_TYPES: Final = "image/jpeg, image/png, image/webp, image/gif, image/bmp, image/tiff, image/avif, image/heic"
@@ -77,7 +77,7 @@ def request_body() -> dict[str, Any]:
     examples = {name: {"summary": name, "value": value} for name, value in REQUEST_EXAMPLES.items()}
     urlencoded = {**body({"image_url": url}, by_url), "examples": examples}
     json_body = {**body({"image_url": url}, by_url), "examples": examples}
-    content = {FORM_TYPES[0]: multipart, FORM_TYPES[1]: urlencoded, JSON_TYPE: json_body}
+    content = {MULTIPART: multipart, URLENCODED: urlencoded, JSON_TYPE: json_body}
     return {"requestBody": {"required": True, "content": content}}
 
 

@@ -59,6 +59,7 @@ MAX_CAUSE_LENGTH: Final = 1000
 MAX_CAUSES: Final = 5
 
 HEADERS_OF_STATUS: Final[Mapping[int, Mapping[str, str]]] = {
+    408: {"Connection": "close"},  # the rest of the request may never come
     401: {"WWW-Authenticate": "Bearer"},
     503: {"Retry-After": "1"},
 }

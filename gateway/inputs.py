@@ -1,59 +1,86 @@
 """Reads a request in any of its forms: multipart, urlencoded or JSON."""
 
-import base64
 import binascii
 import difflib
-import json
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from gateway.decoding import MAX_ENCODED_BYTES, SLICE_BYTES, URLENCODED, ContentType, decode_body
 from gateway.disconnect import client_gone
 from gateway.errors import ApiError
 from gateway.schemas import SegmentForm
 
-FORM_TYPES: Final = ("multipart/form-data", "application/x-www-form-urlencoded")
-JSON_TYPE: Final = "application/json"
 IMAGE_FIELDS: Final = ("image_file", "image_url")
 MAX_SHOWN_NAME: Final = 40  # of a field's name that an error shows
-MAX_FIELDS: Final = 32
-MAX_FILES: Final = 2  # one is right; the second gets a message instead of the parser's
+MAX_DATA_URL_HEADER_BYTES: Final = 1000
+
+EncodedImage = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SegmentInput:
     """A request as it was read.
 
     Attributes:
         form: its fields beside the image.
-        image: the uploaded file, or what a data: URL holds; None where there is a URL.
+        image: the uploaded file, or what a data: URL holds; None where there is a URL, and once it has been taken.
         image_url: an http or https URL, unchecked; None where there is an image.
     """
 
     form: SegmentForm
-    image: bytes | None = None
+    image: EncodedImage | None = None
     image_url: str | None = None
 
+    def take_image(self) -> EncodedImage | None:
+        """Hands the image over, so that nothing else keeps its bytes while the answer is awaited."""
+        image, self.image = self.image, None
+        return image
 
-async def read_segment_input(request: Request, *, max_image_bytes: int, refuse_unknown_fields: bool) -> SegmentInput:
-    """The fields and the image of a request; raises ApiError or RequestValidationError for what cannot be served."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+async def read_segment_input(
+    request: Request, *, max_image_bytes: int, refuse_unknown_fields: bool, decoders: CapacityLimiter
+) -> SegmentInput:
+    """The fields and the image of a request.
+
+    Args:
+        request: its body has not been read.
+        max_image_bytes: size of an encoded image.
+        refuse_unknown_fields: whether a field that there is not is an error.
+        decoders: bounds the threads that decode bodies.
+
+    Raises:
+        ApiError: the request cannot be read or served.
+        RequestValidationError: a field is missing or wrong.
+    """
+    content = ContentType.parse(request.headers.get("content-type", ""))
+    body = await _read_body(request, encoded=content.media_type == URLENCODED)
+    decode = partial(_decode, content, body, max_image_bytes, refuse_unknown_fields)
+    return await to_thread.run_sync(decode, limiter=decoders)
+
+
+async def _read_body(request: Request, *, encoded: bool) -> bytearray:
+    body = bytearray()
     try:
-        if media_type in FORM_TYPES:
-            fields = await _read_form(request, max_text_bytes=2 * max_image_bytes)
-        elif media_type == JSON_TYPE:
-            fields = await _read_json(request)
-        else:
-            raise ApiError("unsupported_media_type", f"send {', '.join(FORM_TYPES)} or {JSON_TYPE}")
+        async for chunk in request.stream():
+            body += chunk
+            if encoded and len(body) > MAX_ENCODED_BYTES:
+                message = f"an urlencoded form may have at most {MAX_ENCODED_BYTES} bytes; send multipart/form-data"
+                raise ApiError("request_too_large", message)
     except ClientDisconnect as error:
         raise client_gone() from error
+    return body
+
+
+def _decode(content: ContentType, body: bytearray, max_image_bytes: int, refuse_unknown_fields: bool) -> SegmentInput:
+    fields = decode_body(content, body)
     if refuse_unknown_fields:
         _refuse_unknown(fields)
     upload, url = fields.pop("image_file", None), fields.pop("image_url", None)
@@ -61,33 +88,10 @@ async def read_segment_input(request: Request, *, max_image_bytes: int, refuse_u
         form = SegmentForm.model_validate(fields)
     except ValidationError as error:
         raise RequestValidationError(error.errors()) from error
-    received = _read_image(form, upload, url)
-    if received.image is not None and len(received.image) > max_image_bytes:
-        message = f"the image has {len(received.image)} bytes; send at most {max_image_bytes}"
-        raise ApiError("image_too_large", message)
+    received = _read_image(form, upload, url, max_image_bytes)
+    if received.image is not None:
+        _check_size(len(received.image), max_image_bytes)
     return received
-
-
-async def _read_form(request: Request, *, max_text_bytes: int) -> dict[str, Any]:
-    """The fields of a form; files as bytes. Empty ones are left out: browsers send a file that was not chosen so."""
-    try:
-        async with request.form(max_files=MAX_FILES, max_fields=MAX_FIELDS, max_part_size=max_text_bytes) as form:
-            fields = {
-                name: await value.read() if isinstance(value, UploadFile) else value for name, value in form.items()
-            }
-    except HTTPException as error:  # what Starlette makes of its parser's complaints
-        raise ApiError("invalid_body", f"the form cannot be read: {error.detail}") from error
-    return {name: value for name, value in fields.items() if value not in ("", b"")}
-
-
-async def _read_json(request: Request) -> dict[str, Any]:
-    try:
-        fields = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise ApiError("invalid_body", "the body is not valid JSON") from error
-    if not isinstance(fields, dict):
-        raise ApiError("invalid_body", "the body must be a JSON object")
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _refuse_unknown(fields: dict[str, Any]) -> None:
@@ -100,29 +104,51 @@ def _refuse_unknown(fields: dict[str, Any]) -> None:
             raise ApiError("invalid_request", f"{name[:MAX_SHOWN_NAME]!a} is no field of a request; {advice}")
 
 
-def _read_image(form: SegmentForm, upload: Any, url: Any) -> SegmentInput:
+def _read_image(form: SegmentForm, upload: Any, url: Any, max_image_bytes: int) -> SegmentInput:
     if upload is None and url is None:
         raise ApiError("missing_image", "send an image as image_file or image_url")
     if upload is not None and url is not None:
         raise ApiError("too_many_images", "send image_file or image_url, not both")
     if upload is not None:
-        if not isinstance(upload, bytes):
+        if not isinstance(upload, memoryview):
             raise ApiError("missing_image", "image_file must be an uploaded file")
         return SegmentInput(form, image=upload)
-    if not isinstance(url, str):
+    if isinstance(url, str) and url[:5].lower() != "data:":
+        return SegmentInput(form, image_url=url)
+    if not isinstance(url, str | memoryview):
         raise ApiError("invalid_url", "image_url must be text")
-    if url[:5].lower() == "data:":
-        return SegmentInput(form, image=_read_data_url(url))
-    return SegmentInput(form, image_url=url)
+    raw = memoryview(url.encode(errors="replace")) if isinstance(url, str) else url
+    return SegmentInput(form, image=_read_data_url(raw, max_image_bytes))
 
 
-def _read_data_url(url: str) -> bytes:
-    header, comma, payload = url.partition(",")
+def _read_data_url(url: memoryview, max_image_bytes: int) -> bytes | bytearray:
+    header, comma, _ = bytes(url[:MAX_DATA_URL_HEADER_BYTES]).partition(b",")
+    if header[:5].lower() != b"data:":
+        raise ApiError("invalid_url", "a long image_url must be a data: URL")
     if not comma:
         raise ApiError("invalid_url", "the data: URL has no data")
-    if not header.lower().endswith(";base64"):
-        return unquote_to_bytes(payload)
+    payload = url[len(header) + 1 :]
+    if header.lower().endswith(b";base64"):
+        _check_size(len(payload) * 3 // 4 - 2, max_image_bytes)  # at least so many, whatever the padding
+        return _decode_base64(payload)
+    if len(payload) > MAX_ENCODED_BYTES:
+        message = f"a data: URL without base64 may have at most {MAX_ENCODED_BYTES} bytes; send base64"
+        raise ApiError("request_too_large", message)
+    return unquote_to_bytes(bytes(payload))
+
+
+def _decode_base64(payload: memoryview) -> bytearray:
+    image = bytearray()
     try:
-        return base64.b64decode(payload, validate=True)
-    except (binascii.Error, ValueError) as error:
+        for start in range(0, len(payload), SLICE_BYTES):
+            if len(image) * 4 != start * 3:
+                raise ValueError("padding before the end")
+            image += binascii.a2b_base64(payload[start : start + SLICE_BYTES], strict_mode=True)
+    except ValueError as error:
         raise ApiError("invalid_url", "the data: URL is not valid base64") from error
+    return image
+
+
+def _check_size(image_bytes: int, max_image_bytes: int) -> None:
+    if image_bytes > max_image_bytes:
+        raise ApiError("image_too_large", f"the image has {image_bytes} bytes; send at most {max_image_bytes}")

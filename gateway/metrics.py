@@ -28,6 +28,11 @@ class Metrics:
         self.in_flight = Gauge(
             "gateway_requests_in_flight", "Requests to /segment that are being served.", registry=self.registry
         )
+        self.body_bytes = Gauge(
+            "gateway_body_bytes_in_flight",
+            "Bytes of requests, and of answers on their way, that the gateway holds.",
+            registry=self.registry,
+        )
         self.fetches_blocked = Counter(
             "gateway_fetches_blocked",
             "Image URLs that lead nowhere or where they may not, by reason.",

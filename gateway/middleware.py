@@ -1,4 +1,4 @@
-"""Pure ASGI middleware: an id and a record for every request, headers for browsers, and a bound on bodies."""
+"""Pure ASGI middleware: an id and a record for every request, and headers for browsers."""
 
 import logging
 import re
@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import ApiError, unknown_error_response
+from gateway.errors import unknown_error_response
 from gateway.metrics import Metrics
 from gateway.record import RECORD, RequestRecord
 
@@ -137,34 +137,3 @@ class SecurityHeadersMiddleware:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
-
-
-class BodyLimitMiddleware:
-    """Stops reading a body that is too large, and does not begin where it says so beforehand."""
-
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
-        self._app = app
-        self._max_body_bytes = max_body_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one connection; who reads too much meets an ApiError."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        declared = Headers(scope=scope).get("content-length", "")
-        declared_bytes = int(declared[:20]) if declared.isascii() and declared.isdigit() else 0
-        received_bytes = 0
-
-        async def bounded_receive() -> Message:
-            nonlocal received_bytes
-            self._check(declared_bytes)
-            message = await receive()
-            received_bytes += len(message.get("body", b""))
-            self._check(received_bytes)
-            return message
-
-        await self._app(scope, bounded_receive, send)
-
-    def _check(self, body_bytes: int) -> None:
-        if body_bytes > self._max_body_bytes:
-            raise ApiError("request_too_large", f"the request is too large; send at most {self._max_body_bytes} bytes")

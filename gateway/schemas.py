@@ -4,6 +4,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+MAX_PROMPT_CHARACTERS: Final = 4096  # the engine's own limit
+MAX_MODEL_ID_CHARACTERS: Final = 256
 MAX_INT32: Final = 2**31 - 1  # what Triton's tensor can carry
 
 
@@ -29,11 +31,15 @@ class SegmentForm(BaseModel):
     prompt: Annotated[
         Text,
         Field(
+            max_length=MAX_PROMPT_CHARACTERS,
             description="What to look for, such as `segment left wheel`; targets joined by `;`.",
             examples=["segment left wheel"],
         ),
     ]
-    model_id: Annotated[Text | None, Field(description="Which model shall answer; left out: the default one.")] = None
+    model_id: Annotated[
+        Text | None,
+        Field(max_length=MAX_MODEL_ID_CHARACTERS, description="Which model shall answer; left out: the default one."),
+    ] = None
     max_new_tokens: Annotated[
         int | None, Field(ge=1, le=MAX_INT32, description="Bound on the tokens for each target.")
     ] = None

@@ -20,6 +20,7 @@ from gateway.schemas import Models, Version
 from gateway.settings import Settings
 from gateway.triton import TritonSegmenter
 
+MAX_DECODERS: Final = 2  # bodies decoded at once: each may hold its image twice
 MAX_ENCODERS: Final = 4  # answers encoded at once: each may hold a mask as large as a photograph
 
 
@@ -28,6 +29,7 @@ class Services:
     """The parts of a running application.
 
     Attributes:
+        decoders: bounds the threads that decode bodies.
         encoders: bounds the threads that encode answers.
         fetcher: None where URLs are not fetched.
     """
@@ -39,6 +41,7 @@ class Services:
     version: Cached[Version]
     catalog: ModelCatalog
     admission: Admission
+    decoders: CapacityLimiter
     encoders: CapacityLimiter
     fetcher: Fetcher | None
 
@@ -64,6 +67,7 @@ async def running_services(settings: Settings, metrics: Metrics) -> AsyncIterato
         version=Cached(segmenter.version),
         catalog=catalog,
         admission=Admission(settings.max_concurrent_requests, metrics.in_flight),
+        decoders=CapacityLimiter(MAX_DECODERS),
         encoders=CapacityLimiter(min(MAX_ENCODERS, cpu_count() or 1)),
         fetcher=fetcher if settings.url_fetch == "on" else None,
     )

@@ -45,8 +45,10 @@ class Settings(BaseSettings):
         url_fetch: whether `image_url` may be an http or https URL.
         url_fetch_allowed_networks: networks that may be fetched from although they are not public.
         max_image_bytes: size of an encoded image.
+        max_body_bytes_in_flight: of all requests that have not been answered; what goes beyond is refused.
         max_concurrent_requests: so many are served at once; others are refused.
         request_timeout_s: from a request's arrival to its answer.
+        keep_alive_timeout_s: how long a connection may be idle between requests.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
@@ -66,5 +68,7 @@ class Settings(BaseSettings):
     url_fetch: Switch = "on"
     url_fetch_allowed_networks: Networks = ()
     max_image_bytes: int = Field(default=20_000_000, ge=1)
+    max_body_bytes_in_flight: int = Field(default=1_000_000_000, ge=1)
     max_concurrent_requests: int = Field(default=64, ge=1)
     request_timeout_s: float = Field(default=60.0, gt=0)
+    keep_alive_timeout_s: int = Field(default=75, ge=1)  # load balancers keep theirs for 60: theirs must end first

@@ -3,12 +3,12 @@
 import asyncio
 import math
 import re
-from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
+import grpc
 import tritonclient.grpc.aio as grpcclient
 from opentelemetry import propagate
+from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from gateway.deadline import time_is_up
@@ -16,46 +16,14 @@ from gateway.errors import STATUS_OF_CODE, ApiError
 from gateway.schemas import Version
 from gateway.segmentation import Segmentation, SegmentedObject, Target
 from gateway.version import VERSION
+from gateway.wire import OUTPUTS
 
+INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
 MODELS: Final = ("paligemma", "token_parser", "mask_decoder", "segment")
-OUTPUTS: Final = (
-    "text",
-    "boxes",
-    "masks",
-    "labels",
-    "scores",
-    "has_mask",
-    "input_image",
-    "image_size",
-    "finish_reason",
-    "targets",
-    "target",
-)
 ANSWER_GRACE_S: Final = 2.0  # Triton keeps the deadline itself; this is for its answer to arrive
 READY_TIMEOUT_S: Final = 2.0
 
 _CODED_MESSAGE: Final = re.compile(r"\[([a-z_]+)\] (.*)", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentRequest:
-    """What Triton is asked.
-
-    Attributes:
-        image: an encoded image file.
-        prompt: with its task word.
-        model_id: None for the default.
-        max_new_tokens: None for the default.
-        timeout_s: how long the answer may take.
-        request_id: for the logs of both sides.
-    """
-
-    image: bytes
-    prompt: str
-    model_id: str | None
-    max_new_tokens: int | None
-    timeout_s: float
-    request_id: str
 
 
 class TritonSegmenter:
@@ -70,11 +38,15 @@ class TritonSegmenter:
                 before those requests fail.
             traced: passes the trace of the request that is being served on to Triton.
         """
-        self._client = grpcclient.InferenceServerClient(url, channel_args=_channel_options(keepalive_s))
+        options = _channel_options(keepalive_s)
+        self._client = grpcclient.InferenceServerClient(url, channel_args=options)
+        self._channel = grpc.aio.insecure_channel(url, options)
+        self._infer = self._channel.unary_unary(INFER, response_deserializer=service_pb2.ModelInferResponse.FromString)
         self._traced = traced
 
     async def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connections."""
+        await self._channel.close()
         await self._client.close()
 
     async def is_ready(self) -> bool:
@@ -93,24 +65,18 @@ class TritonSegmenter:
             return Version(version=VERSION, triton=None)
         return Version(version=VERSION, triton=metadata.version)
 
-    async def segment(self, request: SegmentRequest) -> Segmentation:
-        """One answer; raises ApiError where there is none."""
+    async def segment(self, request: bytes, *, timeout_s: float) -> Segmentation:
+        """The answer to a serialised request; raises ApiError where there is none."""
         trace_headers: dict[str, str] = {}
         if self._traced:
             propagate.inject(trace_headers)
         try:
-            result = await self._client.infer(
-                "segment",
-                _inputs(request),
-                outputs=[grpcclient.InferRequestedOutput(name) for name in OUTPUTS],
-                request_id=request.request_id,
-                timeout=int(request.timeout_s * 1e6),
-                client_timeout=request.timeout_s + ANSWER_GRACE_S,
-                headers=trace_headers,
+            response = await self._infer(
+                request, timeout=timeout_s + ANSWER_GRACE_S, metadata=tuple(trace_headers.items())
             )
-        except InferenceServerException as error:
-            raise _api_error(error) from error
-        return _read(result)
+        except grpc.aio.AioRpcError as error:
+            raise _api_error(InferenceServerException(error.details(), str(error.code()))) from error
+        return _read(grpcclient.InferResult(response))
 
 
 def _channel_options(keepalive_s: float) -> list[tuple[str, int]]:
@@ -133,20 +99,6 @@ def _channel_options(keepalive_s: float) -> list[tuple[str, int]]:
         ("grpc.initial_reconnect_backoff_ms", 250),
         ("grpc.max_reconnect_backoff_ms", 1000),
     ]
-
-
-def _inputs(request: SegmentRequest) -> list[Any]:
-    inputs = [_bytes_input("image", request.image), _bytes_input("prompt", request.prompt.encode())]
-    if request.model_id is not None:
-        inputs.append(_bytes_input("model_id", request.model_id.encode()))
-    if request.max_new_tokens is not None:
-        tensor = grpcclient.InferInput("max_new_tokens", [1], "INT32")
-        inputs.append(tensor.set_data_from_numpy(np.array([request.max_new_tokens], np.int32)))
-    return inputs
-
-
-def _bytes_input(name: str, value: bytes) -> Any:
-    return grpcclient.InferInput(name, [1], "BYTES").set_data_from_numpy(np.array([value], np.object_))
 
 
 def _read(result: Any) -> Segmentation:

@@ -49,11 +49,13 @@ class Fetcher:
         self._on_blocked = on_blocked
         self._ssl_context = ssl_context or httpcore2.default_ssl_context()
 
-    async def fetch(self, text: str, *, timeout_s: float) -> bytes:
-        """The bytes behind a URL; raises ApiError."""
+    async def fetch(
+        self, text: str, *, timeout_s: float, on_received: Callable[[int], None] = lambda _count: None
+    ) -> bytes:
+        """The bytes behind a URL; raises ApiError. `on_received` is called with the size of each piece that comes."""
         try:
             async with asyncio.timeout(min(timeout_s, MAX_FETCH_S)):
-                return await self._fetch(parse_url(text))
+                return await self._fetch(parse_url(text), on_received)
         except FetchBlocked as blocked:
             self._on_blocked(blocked.reason)
             raise
@@ -62,7 +64,7 @@ class Fetcher:
         except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException) as error:
             raise ApiError("fetch_failed", UNREACHABLE) from error
 
-    async def _fetch(self, url: httpx2.URL) -> bytes:
+    async def _fetch(self, url: httpx2.URL, on_received: Callable[[int], None]) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
             async with (
                 httpcore2.AsyncConnectionPool(ssl_context=self._ssl_context, network_backend=self._network) as pool,
@@ -71,19 +73,22 @@ class Fetcher:
                 headers = httpx2.Headers(response.headers)
                 if response.status not in REDIRECTS:
                     _check(response.status, headers)
-                    return await self._read(response, headers)
+                    return await self._read(response, headers, on_received)
                 if "location" not in headers:
                     raise ApiError("fetch_failed", "image_url redirects to nowhere")
                 url = redirected(url, headers["location"])
         raise ApiError("fetch_failed", f"image_url redirects more than {MAX_REDIRECTS} times")
 
-    async def _read(self, response: httpcore2.Response, headers: httpx2.Headers) -> bytes:
+    async def _read(
+        self, response: httpcore2.Response, headers: httpx2.Headers, on_received: Callable[[int], None]
+    ) -> bytes:
         """The body, and never more of it than an image may have, whatever the header says of its length."""
         received = bytearray()
         declared = headers.get("content-length", "")
         if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._max_image_bytes:
             raise self._too_large()
         async for chunk in response.aiter_stream():
+            on_received(len(chunk))
             received += chunk
             if len(received) > self._max_image_bytes:
                 raise self._too_large()

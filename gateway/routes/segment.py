@@ -6,17 +6,19 @@ from anyio import from_thread, to_thread
 from fastapi import APIRouter, Request, Response
 
 from gateway.answers import build_response
+from gateway.bodies import Share, share_of
 from gateway.deadline import Deadline
+from gateway.decoding import JSON_TYPE
 from gateway.disconnect import while_connected
 from gateway.documentation import error_responses, request_body
 from gateway.errors import ApiError
-from gateway.inputs import JSON_TYPE, SegmentInput, read_segment_input
+from gateway.inputs import SegmentInput, read_segment_input
 from gateway.prompts import with_task
 from gateway.record import RequestRecord, record_of
 from gateway.schemas import SegmentForm, SegmentResponse
 from gateway.segmentation import Segmentation
 from gateway.services import Services, services_of
-from gateway.triton import SegmentRequest
+from gateway.wire import SegmentRequest, serialize_request
 
 router = APIRouter()
 
@@ -32,11 +34,14 @@ router = APIRouter()
 async def segment(request: Request) -> Response:
     """Masks, boxes, labels and scores of what the prompt names; `masks` is empty where there is nothing of it."""
     services, record = services_of(request), record_of(request.scope)
+    services.admission.check()
+    deadline = Deadline(services.settings.request_timeout_s)
+    with record.phase("receive"):
+        received = await _receive(request, services, deadline)
     with services.admission.admitted():
-        deadline = Deadline(services.settings.request_timeout_s)
-        with record.phase("receive"):
-            received = await _receive(request, services, deadline)
-        return await while_connected(request.receive, lambda: _answer(received, services, record, deadline))
+        return await while_connected(
+            request.receive, lambda: _answer(received, services, record, deadline, share_of(request.scope))
+        )
 
 
 async def _receive(request: Request, services: Services, deadline: Deadline) -> SegmentInput:
@@ -47,13 +52,38 @@ async def _receive(request: Request, services: Services, deadline: Deadline) -> 
                 request,
                 max_image_bytes=settings.max_image_bytes,
                 refuse_unknown_fields=settings.unknown_fields == "refuse",
+                decoders=services.decoders,
             )
     except TimeoutError as error:
         raise ApiError("request_timeout", "the request took too long to arrive") from error
 
 
-async def _answer(received: SegmentInput, services: Services, record: RequestRecord, deadline: Deadline) -> Response:
-    image = await _image(received, services, record, deadline)
+async def _answer(
+    received: SegmentInput, services: Services, record: RequestRecord, deadline: Deadline, share: Share
+) -> Response:
+    # Nothing here holds the image while the answer is awaited; only the request does.
+    asked = await _serialize(received, services, record, deadline, share)
+    try:
+        with record.phase("inference"):
+            segmentation = await services.segmenter.segment(asked, timeout_s=deadline.remaining_s())
+    except ApiError as error:
+        if error.code == "loading":
+            error.retry_after_s = await services.catalog.retry_after_s(record.phases_s["inference"])
+        raise
+    del asked
+    record.sizes["objects"] = len(segmentation.objects)
+    body = await to_thread.run_sync(
+        _encode, received.form, segmentation, services, record, deadline, limiter=services.encoders
+    )
+    return Response(body, media_type=JSON_TYPE)
+
+
+async def _serialize(
+    received: SegmentInput, services: Services, record: RequestRecord, deadline: Deadline, share: Share
+) -> bytes:
+    image = received.take_image()
+    if image is None:
+        image = await _fetch(received, services, record, deadline, share)
     record.sizes["image_bytes"] = len(image)
     asked = SegmentRequest(
         image=image,
@@ -63,28 +93,19 @@ async def _answer(received: SegmentInput, services: Services, record: RequestRec
         timeout_s=deadline.remaining_s(),
         request_id=record.request_id,
     )
-    try:
-        with record.phase("inference"):
-            segmentation = await services.segmenter.segment(asked)
-    except ApiError as error:
-        if error.code == "loading":
-            error.retry_after_s = await services.catalog.retry_after_s(record.phases_s["inference"])
-        raise
-    record.sizes["objects"] = len(segmentation.objects)
-    body = await to_thread.run_sync(
-        _encode, received.form, segmentation, services, record, deadline, limiter=services.encoders
-    )
-    return Response(body, media_type=JSON_TYPE)
+    return await to_thread.run_sync(serialize_request, asked, limiter=services.decoders)
 
 
-async def _image(received: SegmentInput, services: Services, record: RequestRecord, deadline: Deadline) -> bytes:
-    if received.image is not None:
-        return received.image
+async def _fetch(
+    received: SegmentInput, services: Services, record: RequestRecord, deadline: Deadline, share: Share
+) -> bytes:
     assert received.image_url is not None
     if services.fetcher is None:
         raise ApiError("invalid_url", "image_url may only be a data: URL here; upload the image as image_file")
     with record.phase("fetch"):
-        return await services.fetcher.fetch(received.image_url, timeout_s=deadline.remaining_s())
+        return await services.fetcher.fetch(
+            received.image_url, timeout_s=deadline.remaining_s(), on_received=share.grow
+        )
 
 
 def _encode(

@@ -1,6 +1,7 @@
 """The compose files and Dockerfiles against what they start: every variable, every drain, every folder."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import pytest
 import yaml
 from documents import RUNBOOK, SETTINGS, first_cells
 
+from gateway.services import MAX_ENCODERS
 from gateway.settings import Settings
+from paligemma_engine.config import EngineConfig
 from serve import parse_arguments
 from supervision.server import END_GRACE_S, EXIT_TIMEOUT_S
 
@@ -71,11 +74,11 @@ def test_no_default_stands_twice() -> None:
     for name in ("triton", "gateway"):
         set_here = {key for key, value in COMPOSE["services"][name]["environment"].items() if value is not None}
         assert set_here <= {"MODEL_ID", "API_KEYS_FILE", "TRITON_GRPC_URL", "TRITON_METRICS_URL"}
-    fields = Settings.model_fields
-    assert default_of("MODEL_ID") == {fields["model_id"].default}
+    settings = Settings.model_fields
+    assert default_of("MODEL_ID") == {settings["model_id"].default}
     assert default_of("MODEL_ID", CPU_TEXT) == {"paligemma2-demo-224"}
-    assert default_of("GATEWAY_HOST") == {fields["gateway_host"].default}
-    assert default_of("GATEWAY_PORT") == {str(fields["gateway_port"].default)}
+    assert default_of("GATEWAY_HOST") == {settings["gateway_host"].default}
+    assert default_of("GATEWAY_PORT") == {str(settings["gateway_port"].default)}
 
 
 def test_variables_of_compose_alone_are_in_the_runbook() -> None:
@@ -89,6 +92,16 @@ def test_containers_are_given_the_time_that_they_drain(monkeypatch: pytest.Monke
     assert seconds(COMPOSE["services"]["triton"]["stop_grace_period"]) > triton
     gateway = Settings.model_fields["request_timeout_s"].default
     assert seconds(COMPOSE["services"]["gateway"]["stop_grace_period"]) > gateway
+
+
+def test_the_gateways_bounds_together_fit_its_memory() -> None:
+    """Its own, a full budget of bodies, and a mask drawn by each encoder; tests/gateway/test_door.py measures."""
+    (memory,) = default_of("GATEWAY_MEMORY")
+    itself, copies = 150_000_000, 2.2
+    (max_pixels,) = [field.default for field in fields(EngineConfig) if field.name == "max_image_pixels"]
+    drawing_bytes = MAX_ENCODERS * 4 * max_pixels
+    bodies = copies * Settings.model_fields["max_body_bytes_in_flight"].default
+    assert itself + bodies + drawing_bytes < int(memory.removesuffix("g")) * 2**30
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])

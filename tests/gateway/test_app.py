@@ -9,7 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 from stack import REPOSITORY, free_ports
 
+from gateway import inputs
 from gateway.app import create_app
+from gateway.decoding import ContentType
 from gateway.errors import STATUS_OF_CODE
 from gateway.settings import Settings
 
@@ -126,6 +128,47 @@ def test_too_many_files(client: TestClient) -> None:
 
 def test_an_image_that_is_too_large(client: TestClient) -> None:
     check(post(client, data={"prompt": "cat"}, files={"image_file": b"x" * (LIMIT + 1)}), 413, "image_too_large")
+
+
+@pytest.mark.parametrize(("field", "longest"), [("prompt", 4096), ("model_id", 256)])
+def test_texts_have_a_length(client: TestClient, field: str, longest: int) -> None:
+    """What is let in gets as far as Triton, which is not there."""
+    for length, status, code in ((longest, 503, "unavailable"), (longest + 1, 422, "invalid_request")):
+        fields = {"prompt": "cat", "image_url": "data:,x", field: "a" * length}
+        check(post(client, json=fields), status, code)
+
+
+def test_bodies_are_decoded_off_the_event_loop(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes its time holds nobody else up: /healthz answers while it is still at it."""
+    seen: list[int] = []
+    real = inputs.decode_body
+
+    def decode_body(content: ContentType, body: bytearray) -> dict[str, Any]:
+        seen.append(client.get("/healthz").status_code)
+        return real(content, body)
+
+    monkeypatch.setattr(inputs, "decode_body", decode_body)
+    check(post(client, json={"prompt": "cat"}), 400, "missing_image")
+    assert seen == [200]
+
+
+def test_data_urls_are_bounded(client: TestClient) -> None:
+    """Base64 is measured before it is decoded; percent signs, which are slow to decode, have a bound of their own."""
+    large = "data:image/png;base64," + "A" * (2 * LIMIT)
+    check(post(client, json={"prompt": "cat", "image_url": large}), 413, "image_too_large")
+    check(post(client, data={"prompt": "cat"}, files={"image_url": (None, large)}), 413, "image_too_large")
+    with TestClient(create_app(Settings(triton_grpc_url="127.0.0.1:1"))) as roomy:
+        escaped = "data:," + "%00" * 400_000
+        check(post(roomy, json={"prompt": "cat", "image_url": escaped}), 413, "request_too_large")
+        check(post(roomy, data={"prompt": "cat", "image_url": escaped}), 413, "request_too_large")
+        check(post(roomy, json={"prompt": "cat", "image_url": "http://a/" + "b" * 200_000}), 400, "invalid_url")
+
+
+@pytest.mark.parametrize("payload", ["QQ==QUJD", "QQ", "Q===", "=", "QU I="])
+def test_base64_is_strict(client: TestClient, payload: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where slices meet."""
+    monkeypatch.setattr(inputs, "SLICE_BYTES", 4)
+    check(post(client, json={"prompt": "cat", "image_url": f"data:;base64,{payload}"}), 400, "invalid_url")
 
 
 def test_a_body_that_is_too_large_is_not_read_to_its_end(client: TestClient) -> None:

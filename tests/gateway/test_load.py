@@ -4,35 +4,24 @@ import asyncio
 import contextlib
 import http.client
 import io
-import re
 import signal
 import socket
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from front import in_flight, metric, running
 from PIL import Image
 from raw_http import Reply, ask, ask_and_leave, segment_request
-from stack import ChildProcess, Ports, answers_200, fixed_delay_triton, gateway, wait_until
+from stack import ChildProcess, Ports, gateway, wait_until
 
 PARALLEL = 4
 DELAY_S = 0.2
 CAPACITY_PER_S = PARALLEL / DELAY_S
 DEADLINE_S = 5.0
 WINDOW_S = (0.5, 3.5)  # completions are counted here, when the load has settled
-
-
-@contextlib.contextmanager
-def running(delay_s: float, parallel: int, **settings: str) -> Iterator[tuple[Ports, ChildProcess, ChildProcess]]:
-    ports = Ports.free()
-    triton = fixed_delay_triton(ports, delay_s=delay_s, parallel=parallel)
-    with triton, gateway(ports, **settings) as server:
-        triton.wait_for_line("^ready$", 20)
-        wait_until(lambda: answers_200(f"http://127.0.0.1:{ports.gateway}/readyz"), 20, "gateway ready")
-        yield ports, triton, server
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +45,6 @@ def slow() -> Iterator[tuple[Ports, ChildProcess, ChildProcess]]:
     """A gateway whose Triton answers nothing in time."""
     with running(60.0, 1000, MAX_CONCURRENT_REQUESTS="250") as started:
         yield started
-
-
-def metric(ports: Ports, name: str) -> float:
-    """0 where it has not been counted yet."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{ports.gateway}/metrics", timeout=5) as response:
-        found = re.search(rf"^{re.escape(name)} (.*)$", response.read().decode(), re.MULTILINE)
-    return 0.0 if found is None else float(found[1])
-
-
-def in_flight(ports: Ports) -> float:
-    return metric(ports, "gateway_requests_in_flight")
 
 
 async def offer(port: int, request: bytes, *, rate_per_s: float, duration_s: float) -> list[Reply]:

@@ -146,8 +146,8 @@ def test_traces_are_off_by_default_and_pass_on_their_context(monkeypatch: pytest
     """A span for the request in the caller's trace, and the same trace in what Triton is sent."""
     sent: list[dict[str, str]] = []
 
-    async def infer(*_arguments: Any, headers: dict[str, str], **_options: Any) -> None:
-        sent.append(headers)
+    async def infer(*_arguments: Any, metadata: tuple[tuple[str, str], ...], **_options: Any) -> None:
+        sent.append(dict(metadata))
         raise RuntimeError
 
     exporter = InMemorySpanExporter()
@@ -159,7 +159,7 @@ def test_traces_are_off_by_default_and_pass_on_their_context(monkeypatch: pytest
     for traces in ("off", "on"):
         app = create_app(Settings(triton_grpc_url=NO_TRITON, traces=traces))  # type: ignore[arg-type]
         with TestClient(app, raise_server_exceptions=False) as client:
-            monkeypatch.setattr(app.state.services.segmenter._client, "infer", infer)
+            monkeypatch.setattr(app.state.services.segmenter, "_infer", infer)
             headers = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01"}
             client.post("/segment", data={"prompt": "cat"}, files={"image_file": b"x"}, headers=headers)
             client.get("/healthz")

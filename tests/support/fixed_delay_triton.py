@@ -71,7 +71,8 @@ def texts(values: Sequence[str]) -> np.ndarray:
 
 
 async def serve(port: int, delay_s: float, parallel: int) -> None:
-    server = grpc.aio.server(options=[("grpc.http2.max_ping_strikes", 0)])  # as the supervisor tells the real one
+    # As the supervisor tells the real one; images may be large.
+    server = grpc.aio.server(options=[("grpc.http2.max_ping_strikes", 0), ("grpc.max_receive_message_length", -1)])
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(FixedDelayTriton(delay_s, parallel), server)
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()

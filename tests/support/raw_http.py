@@ -45,7 +45,7 @@ async def ask(port: int, request: bytes) -> Reply:
         writer.write(request)
         received = await reader.read()
     finally:
-        writer.close()
+        writer.transport.abort()  # whatever was not sent yet: a refusal comes before the end of a request
     head, _, body = received.partition(b"\r\n\r\n")
     status_line, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}

@@ -1,0 +1,165 @@
+"""Bounds what clients hold of the gateway: the size of a body, of all bodies together, and the time that one takes.
+
+Bytes are counted as they come, not as they are announced: whoever announces much and sends little takes no room from
+others. A request's bytes count until its answer has been sent.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from prometheus_client import Gauge
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import ApiError
+
+PACE_WINDOW_S: Final = 10.0
+PACE_BYTES: Final = 160_000  # in each window, up to the end: 16 kB/s, a poor mobile connection
+MIN_HELD_BYTES: Final = 262_144  # of a request with a small body: connection, task, and the server's buffers
+
+_SHARE: Final = "gateway.share"  # where the request's share is in the ASGI scope
+
+
+class ByteBudget:
+    """The bytes of bodies and answers that all requests together may hold."""
+
+    def __init__(self, max_bytes: int, held: Gauge) -> None:
+        """`held` shows how many are held."""
+        self._free_bytes = max_bytes
+        self._held = held
+
+    @property
+    def free_bytes(self) -> int:
+        """What is left; less than 0 where answers take more than there is."""
+        return self._free_bytes
+
+    def take(self, count: int) -> None:
+        """Takes bytes, whether they are there or not; less than 0 gives them back."""
+        self._free_bytes -= count
+        self._held.inc(count)
+
+    @contextmanager
+    def share(self) -> Iterator["Share"]:
+        """One request's share, empty at first; given back when the context ends."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            share.become(0)
+
+
+class Share:
+    """What one request holds of the budget."""
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self._held_bytes = 0
+
+    def check(self, count: int) -> None:
+        """Raises ApiError where so many further bytes do not fit."""
+        if count > self._budget.free_bytes:
+            raise ApiError("overloaded", "the gateway holds as many bytes of requests as it can; try again later")
+
+    def grow(self, count: int) -> None:
+        """Takes further bytes; raises ApiError where they do not fit."""
+        self.check(count)
+        self.become(self._held_bytes + count)
+
+    def become(self, count: int) -> None:
+        """Holds so many bytes from now on, whether they fit or not."""
+        self._budget.take(count - self._held_bytes)
+        self._held_bytes = count
+
+
+def share_of(scope: Scope) -> Share:
+    """The share of the request in this scope."""
+    share = scope[_SHARE]
+    assert isinstance(share, Share)
+    return share
+
+
+class BodyMiddleware:
+    """Stops reading a body that is too large, too slow or too much, and does not begin where it says so beforehand."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, budget: ByteBudget) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+        self._budget = budget
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection; who reads what is not let in meets an ApiError."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        with self._budget.share() as share:
+            scope[_SHARE] = share
+            declared = Headers(scope=scope).get("content-length", "")
+            declared_bytes = int(declared[:20]) if declared.isascii() and declared.isdigit() else 0
+            body = _Body(receive, share, max_bytes=self._max_body_bytes, declared_bytes=declared_bytes)
+
+            async def send_and_hold(message: Message) -> None:
+                """Returns when the client has taken nearly all of a large answer: until then it counts."""
+                answer = message.get("body", b"")
+                if len(answer) > MIN_HELD_BYTES and not message.get("more_body", False):
+                    share.become(len(answer))
+                    await send({**message, "more_body": True})
+                    message = {"type": "http.response.body", "body": b""}
+                await send(message)
+
+            await self._app(scope, body.receive, send_and_hold)
+
+
+class _Body:
+    """A body on its way."""
+
+    def __init__(self, receive: Receive, share: Share, *, max_bytes: int, declared_bytes: int) -> None:
+        self._receive = receive
+        self._share = share
+        self._max_bytes = max_bytes
+        self._declared_bytes = declared_bytes
+        self._received_bytes = 0
+        self._room_bytes = 0
+        self._window_ends = 0.0
+        self._window_bytes = 0
+        self._ended = False
+
+    async def receive(self) -> Message:
+        """The next message; raises ApiError where the body is not let in any further."""
+        if self._ended:  # what comes now is the client's disconnect, which has all the time in the world
+            return await self._receive()
+        if self._room_bytes == 0:
+            self._begin()
+        try:
+            async with asyncio.timeout_at(self._window_ends):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise ApiError("request_timeout", "the request came too slowly; send it faster") from error
+        self._count(len(message.get("body", b"")))
+        self._ended = not message.get("more_body", False)
+        return message
+
+    def _begin(self) -> None:
+        self._check_size(self._declared_bytes)
+        self._share.check(max(self._declared_bytes, MIN_HELD_BYTES))
+        self._make_room(MIN_HELD_BYTES)
+        self._window_ends = asyncio.get_running_loop().time() + PACE_WINDOW_S
+
+    def _count(self, count: int) -> None:
+        self._received_bytes += count
+        self._check_size(self._received_bytes)
+        self._make_room(self._received_bytes)
+        self._window_bytes += count
+        if self._window_bytes >= PACE_BYTES:
+            self._window_bytes = 0
+            self._window_ends = asyncio.get_running_loop().time() + PACE_WINDOW_S
+
+    def _make_room(self, count: int) -> None:
+        if count > self._room_bytes:
+            self._share.grow(count - self._room_bytes)
+            self._room_bytes = count
+
+    def _check_size(self, body_bytes: int) -> None:
+        if body_bytes > self._max_bytes:
+            raise ApiError("request_too_large", f"the request is too large; send at most {self._max_bytes} bytes")
