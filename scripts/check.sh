@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, format, types and schemas; changes nothing.
+# Lint, format, types, schemas and the documentation site; changes nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/environment.sh
@@ -25,6 +25,7 @@ schema compose-spec docker-compose.yml deploy/compose/*.yml
 sed 's/!reset //' docker-compose.cpu.yml | schema compose-spec --default-filetype yaml - # the schema knows no tags
 schema github-workflows .github/workflows/*.yml
 zizmor --quiet --offline .github/workflows
+NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 if command -v promtool >/dev/null; then
   promtool check config deploy/prometheus/prometheus.yml
   promtool test rules deploy/prometheus/rules.test.yml

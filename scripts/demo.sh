@@ -5,7 +5,7 @@
 #   ./scripts/demo.sh           serve until Ctrl-C
 #   ./scripts/demo.sh --once    end after the sample, leaving nothing running
 #
-# The README's table says which variables change ports and models.
+# docs/reference/settings.md says which variables change ports and models.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/environment.sh

@@ -2,8 +2,8 @@
 
     python scripts/download.py google/paligemma2-3b-mix-448 --vae
 
-Reads the server's own variables: MODELS_DIR, HF_TOKEN and the others of the README's table. An interrupted download
-goes on where it stopped when it is started again.
+Reads the server's own variables: MODELS_DIR, HF_TOKEN and the others of docs/reference/settings.md. An interrupted
+download goes on where it stopped when it is started again.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 Compares its answers with those of transformers' `generate` on the same checkpoint, loaded in this process with the
 server's own settings, which are read from the same variables (MODEL_ID, MODELS_DIR, DTYPE, QUANTIZATION, GRAMMAR,
-VAE_CHECKPOINT and the others of the README's table).
+VAE_CHECKPOINT and the others of docs/reference/settings.md).
 
     python scripts/verify.py --model-id google/paligemma2-3b-mix-448
     python scripts/verify.py --pictures holiday --prompt 'segment dog' --prompt 'detect dog ; cat'

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from documents import README, RUNBOOK, first_cells
+from documents import RUNBOOK, SETTINGS, first_cells
 
 from gateway.services import MAX_ENCODERS
 from gateway.settings import Settings
@@ -47,7 +47,7 @@ def default_of(variable: str, text: str = COMPOSE_TEXT) -> set[str]:
 def test_every_setting_reaches_its_container() -> None:
     """As a variable; or as what compose itself does with it, such as a port."""
     triton, gateway = (set(COMPOSE["services"][name]["environment"]) for name in ("triton", "gateway"))
-    settings = first_cells(README, "Settings")
+    settings = first_cells(SETTINGS)
     assert settings - NOT_FOR_CONTAINERS - BY_FILE - FIXED == (triton | gateway) & settings
     assert gateway >= GATEWAYS - FIXED
     interpolated = set(INTERPOLATED.findall(COMPOSE_TEXT))
@@ -82,7 +82,7 @@ def test_no_default_stands_twice() -> None:
 
 
 def test_variables_of_compose_alone_are_in_the_runbook() -> None:
-    compose_alone = set(INTERPOLATED.findall(COMPOSE_TEXT + CPU_TEXT)) - first_cells(README, "Settings")
+    compose_alone = set(INTERPOLATED.findall(COMPOSE_TEXT + CPU_TEXT)) - first_cells(SETTINGS)
     assert first_cells(RUNBOOK, "Settings") == compose_alone
 
 

@@ -1,4 +1,4 @@
-"""What the README says of files, variables and metrics, held against the tree."""
+"""What README and documentation say of files and commands, held against the tree."""
 
 import base64
 import io
@@ -8,30 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from documents import README, first_cells, section
+from documents import COMMANDS, CONTRIBUTING, DOCUMENTS, README, REPOSITORY, REST, code_blocks, mapped_paths, section
 from PIL import Image
 
-from gateway.settings import Settings
-from paligemma_engine.metrics import FAMILIES, MetricKind
-
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
-INTERNAL = {"HEARTBEAT_DIR"}  # between the supervisor and its engines
-READS_A_VARIABLE = re.compile(r'environ(?:\.get\(|, |\[)"([A-Z_]+)"|^([A-Z_]+): Final = "\2"$', re.MULTILINE)
-SOURCES = ("gateway", "model_repository", "scripts")
-
-
-def mapped_paths() -> list[str]:
-    """The map's paths: its indentation is the tree's."""
-    parents: list[str] = []
-    paths = []
-    block = re.search(r"```\n(.*?)```", section(README, "Map"), re.DOTALL)
-    assert block
-    for line in block[1].splitlines():
-        name = line.split()[0]
-        depth = (len(line) - len(line.lstrip())) // 2
-        parents[depth:] = [name]
-        paths.append("".join(parents[: depth + 1]))
-    return paths
+SHORT_README_LINES = 180
+CONTRIBUTORS_MAP = section(CONTRIBUTING, "Where things are")
+MAPPED = sorted({*mapped_paths(section(README, "Map")), *mapped_paths(CONTRIBUTORS_MAP)})
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)]*))?\)")
+COMMAND = re.compile(r"(?:\./|python3? )(scripts/[\w/.]+)")
+NAMED_FILE = re.compile(r"`((?:model_repository|gateway|scripts|tests|deploy|models)/[\w./-]+)`")
 
 
 def tracked() -> list[str]:
@@ -39,14 +24,37 @@ def tracked() -> list[str]:
     return listed.stdout.splitlines()
 
 
-@pytest.mark.parametrize("path", mapped_paths())
+def outside_code(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(path: Path) -> set[str]:
+    """What links can name in a page: its headings, as GitHub and MkDocs spell them."""
+    headings = re.findall(r"^#+ (.+)$", outside_code(path.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+def links() -> list[tuple[Path, str, str]]:
+    found = ((page, *link) for page in DOCUMENTS for link in LINK.findall(outside_code(page.read_text())))
+    return sorted(set(found))
+
+
+def named(pattern: re.Pattern[str]) -> list[str]:
+    return sorted({name for page in DOCUMENTS for name in pattern.findall(page.read_text())})
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= SHORT_README_LINES
+
+
+@pytest.mark.parametrize("path", MAPPED)
 def test_a_mapped_path_exists(path: str) -> None:
     assert (REPOSITORY / path).exists()
     assert (REPOSITORY / path).is_dir() == path.endswith("/")
 
 
-def test_the_map_shows_every_folder_and_script() -> None:
-    shown = set(mapped_paths())
+def test_the_contributors_map_shows_every_folder_and_script() -> None:
+    shown = set(mapped_paths(CONTRIBUTORS_MAP))
     folders = {f"{path.split('/')[0]}/" for path in tracked() if "/" in path and not path.startswith(".")}
     packages = {
         f"{Path(path).parent}/" for path in tracked() if re.fullmatch(r"model_repository/\w+/\w+/__init__.py", path)
@@ -56,35 +64,47 @@ def test_the_map_shows_every_folder_and_script() -> None:
     assert folders | packages | (scripts - sourced) <= shown
 
 
-def test_the_variables_are_those_that_are_read() -> None:
-    sources = "\n".join(
-        (REPOSITORY / path).read_text() for path in tracked() if path.startswith(SOURCES) and path.endswith(".py")
-    )
-    read = {name for pair in READS_A_VARIABLE.findall(sources) for name in pair if name}
-    settings = {name.upper() for name in Settings.model_fields}
-    assert first_cells(README, "Settings") == (read | settings | {"PYTHON"}) - INTERNAL
+def test_the_readmes_map_is_the_top_level() -> None:
+    """All of it but what explains itself by its name."""
+    explained = {"README.md", "CHANGELOG.md", "LICENSE"}
+    top = {path if "/" not in path else f"{path.split('/')[0]}/" for path in tracked() if not path.startswith(".")}
+    assert set(mapped_paths(section(README, "Map"))) == top - explained
 
 
-def test_the_metrics_are_those_that_are_exported() -> None:
-    assert first_cells(README, "Metrics") == {family.name for family in FAMILIES}
-    for family in FAMILIES:
-        (row,) = [line for line in section(README, "Metrics").splitlines() if f"`{family.name}`" in line]
-        assert family.kind.value in row.split("|")[2]
-        if family.kind is MetricKind.HISTOGRAM:
-            bounds = ", ".join(f"{bound:g}" for bound in family.buckets)
-            assert bounds in section(README, "Metrics")
+def test_the_commands_page_shows_every_script() -> None:
+    libraries = {"environment.sh", "host.sh", "demo.py", "model_packages.py", "scenes.py", "segment_inputs.py"}
+    scripts = {Path(path).name for path in tracked() if re.fullmatch(r"scripts/\w+\.(py|sh)", path)}
+    assert {Path(script).name for script in COMMAND.findall(COMMANDS)} == scripts - libraries
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))
-def test_a_link_leads_somewhere(target: str) -> None:
-    assert (REPOSITORY / target).exists()
+@pytest.mark.parametrize(("page", "target", "anchor"), links())
+def test_a_link_leads_somewhere(page: Path, target: str, anchor: str) -> None:
+    path = (page.parent / target).resolve() if target else page
+    assert path.exists()
+    if anchor:
+        assert anchor in anchors(path)
 
 
-@pytest.mark.parametrize("script", sorted(set(re.findall(r"(?:\./|python )(scripts/[\w/.]+)", README))))
+@pytest.mark.parametrize("script", named(COMMAND))
 def test_a_command_exists(script: str) -> None:
     path = REPOSITORY / script
     assert path.is_file()
     assert path.suffix == ".py" or path.stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("name", named(NAMED_FILE))
+def test_a_named_file_exists(name: str) -> None:
+    assert (REPOSITORY / name).exists()
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=lambda page: page.name)
+def test_code_blocks_are_closed(page: Path) -> None:
+    assert len(re.findall(r"^```", page.read_text(), re.MULTILINE)) % 2 == 0
+
+
+def test_the_two_commands_come_first() -> None:
+    run, test, *_ = code_blocks(README, "bash")
+    assert (run, test) == ("./scripts/demo.sh\n", "./scripts/test.sh\n")
 
 
 def test_the_python_example_bears_a_box_without_width(
@@ -99,7 +119,7 @@ def test_the_python_example_bears_a_box_without_width(
     answer = {"image": encoded, "masks": [{**found, "coordinates": box} for box in boxes]}
     monkeypatch.setattr("requests.post", lambda *_, **__: SimpleNamespace(json=lambda: answer))
     monkeypatch.chdir(REPOSITORY)
-    (program,) = re.findall(r"^```python\n(import base64.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (program,) = (block for block in code_blocks(REST, "python") if block.startswith("import base64"))
     exec(program, {})
     assert capsys.readouterr().out.count("hair") == len(boxes)
 

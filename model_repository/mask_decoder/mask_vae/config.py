@@ -29,7 +29,7 @@ class MaskVaeConfig:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Reads the variables of the README's table."""
+        """Reads the variables of docs/reference/settings.md."""
         models_dir = environ.get("MODELS_DIR") or environ.get("MODEL_DIR") or "models"
         default = DEMO_CHECKPOINT if environ.get("MODEL_ID") == DEMO_MODEL_ID else DEFAULT_CHECKPOINT
         return cls(

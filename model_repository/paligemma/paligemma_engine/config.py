@@ -78,7 +78,7 @@ class EngineConfig:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], *, device: str = "cpu", instance: str = "0") -> Self:
-        """Reads the variables of the README's table.
+        """Reads the variables of docs/reference/settings.md.
 
         Raises:
             ConfigError: a value of the wrong kind.
