@@ -23,8 +23,8 @@ from transformers import AutoImageProcessor
 
 from paligemma_engine import EngineConfig
 from paligemma_engine.config import default_preparation_workers
-from paligemma_engine.image_preparation import ImagePreparer
-from paligemma_engine.images import ImageLimits, configure_pillow, decode_image
+from paligemma_engine.preparation.decoding import ImageLimits, configure_pillow, decode_image
+from paligemma_engine.preparation.pixels import ImagePreparer
 
 MODEL: Final = Path(__file__).resolve().parent.parent.parent / "models" / "paligemma2-demo-224"
 PHOTO_SIZE: Final = (4000, 3000)

@@ -17,10 +17,10 @@ from PIL import Image
 from gpu_benchmarking.device_clock import DeviceClock, WatchedRunner
 from gpu_benchmarking.work import ANSWER_TIMEOUT_S, NEW_TOKENS
 from paligemma_engine import Answer, Engine, EngineConfig, EngineMetrics, Outcome, Request, Ticket
-from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.loading import to_checkpoint
-from paligemma_engine.planning import Planner
-from paligemma_engine.prepared import PreparedPrompt
+from paligemma_engine.checkpoints.checkpoint import Checkpoint
+from paligemma_engine.checkpoints.loading import to_checkpoint
+from paligemma_engine.preparation.planner import Planner
+from paligemma_engine.requests.prepared import PreparedPrompt
 from paligemma_engine.startup import start_runner
 
 

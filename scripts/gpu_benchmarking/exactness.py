@@ -10,7 +10,7 @@ from gpu_benchmarking.architecture import Architecture, make_model, make_process
 from gpu_benchmarking.contenders import Generate, ServedModel
 from gpu_benchmarking.device_clock import DeviceClock
 from gpu_benchmarking.work import Work
-from paligemma_engine.detokenizer import token_texts
+from paligemma_engine.answers.detokenizer import token_texts
 
 REQUESTS: Final = 12
 SLOTS: Final = 4  # fewer than requests, so that they join and leave a running batch

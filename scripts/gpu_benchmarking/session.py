@@ -22,8 +22,8 @@ from gpu_benchmarking.device_clock import DeviceClock
 from gpu_benchmarking.exactness import Exactness, check_tokens
 from gpu_benchmarking.report import Measured, Setting, format_report, make_report
 from gpu_benchmarking.work import NEW_TOKENS, Work
-from paligemma_engine.execution import row_buckets
-from paligemma_engine.memory import release_memory
+from paligemma_engine.device.run_options import row_buckets
+from paligemma_engine.memory.release import release_memory
 
 BATCH_SIZE: Final = 8
 CONCURRENT: Final = (1, 8, 32, 64)

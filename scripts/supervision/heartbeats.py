@@ -1,4 +1,4 @@
-"""The heartbeat files that engines write; their form is `paligemma_engine.heartbeat`'s."""
+"""The heartbeat files that engines write; their form is `paligemma_engine.scheduling.heartbeat`'s."""
 
 import contextlib
 import time

@@ -30,11 +30,11 @@ import torch
 from tqdm import tqdm
 
 from mask_vae import MaskVaeConfig, MaskVaeError, ensure_weights
-from paligemma_engine.checkpoint_files import CheckpointFiles
+from paligemma_engine.checkpoints.files import CheckpointFiles
 from paligemma_engine.config import ConfigError, EngineConfig
 from paligemma_engine.errors import EngineError
-from paligemma_engine.images import ImageLimits
-from paligemma_engine.prompts import split_prompt
+from paligemma_engine.preparation.decoding import ImageLimits
+from paligemma_engine.preparation.prompts import split_prompt
 from verification import checks
 from verification.cases import FOLDER_PROMPTS, Case, drawn_cases, folder_cases
 from verification.comparison import EXACT, ROUNDED, Comparison, Job, compare

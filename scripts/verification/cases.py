@@ -10,7 +10,7 @@ from typing import Final
 from PIL import Image
 
 from paligemma_engine.errors import EngineError
-from paligemma_engine.images import ImageLimits, configure_pillow, decode_image
+from paligemma_engine.preparation.decoding import ImageLimits, configure_pillow, decode_image
 from scenes import Scene, draw_scene
 from verification.errors import CannotVerify
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from paligemma_engine.records import Answer, TargetAnswer
+from paligemma_engine.requests.request import Answer, TargetAnswer
 from paligemma_tokens import to_tensors
 from verification.cases import Case
 from verification.comparison import (

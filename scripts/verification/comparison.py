@@ -9,9 +9,9 @@ from typing import Final, Self
 import numpy as np
 
 from evaluation.protocol import box_iou
-from paligemma_engine.prompts import TargetPrompt, split_prompt
-from paligemma_engine.records import Answer, TargetAnswer
-from paligemma_engine.sequence import ANSWERED, FinishReason
+from paligemma_engine.preparation.prompts import TargetPrompt, split_prompt
+from paligemma_engine.requests.request import Answer, TargetAnswer
+from paligemma_engine.requests.sequence import ANSWERED, FinishReason
 from paligemma_tokens import ParsedObject, parse_sequence
 from verification.cases import Case
 from verification.expected import Expected, common_length, expect, served_ids

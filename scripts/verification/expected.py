@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from paligemma_engine.detokenizer import token_texts
-from paligemma_engine.prompts import TargetPrompt, Task
-from paligemma_engine.records import TargetAnswer
-from paligemma_engine.repeats import RepeatDetector
-from paligemma_engine.sequence import FinishReason
+from paligemma_engine.answers.detokenizer import token_texts
+from paligemma_engine.answers.repeats import RepeatDetector
+from paligemma_engine.preparation.prompts import TargetPrompt, Task
+from paligemma_engine.requests.request import TargetAnswer
+from paligemma_engine.requests.sequence import FinishReason
 from verification.reference import Followed, Generated, Reference
 
 PIECE_SPACE: Final = "\u2581"  # how SentencePiece writes a space

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import GenerationConfig
 
-from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.checkpoint_files import CheckpointFiles, base_of, size_of
+from paligemma_engine.answers.grammar import Grammar
+from paligemma_engine.checkpoints.checkpoint import Checkpoint
+from paligemma_engine.checkpoints.files import CheckpointFiles, base_of, size_of
+from paligemma_engine.checkpoints.hub import find_checkpoint
+from paligemma_engine.checkpoints.loading import load_files, torch_dtype
 from paligemma_engine.config import EngineConfig
-from paligemma_engine.grammar import Grammar
-from paligemma_engine.hub import find_checkpoint
-from paligemma_engine.loading import load_files, torch_dtype
-from paligemma_engine.memory import free_gpu_bytes
-from paligemma_engine.prompts import TargetPrompt
+from paligemma_engine.memory.release import free_gpu_bytes
+from paligemma_engine.preparation.prompts import TargetPrompt
 from verification.errors import CannotVerify
 
 WORKSPACE_BYTES: Final = 2 << 30  # of a prefill at 896 px with its scores, and of the libraries

@@ -10,7 +10,7 @@ import tritonclient.grpc as grpcclient
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from paligemma_engine.records import Answer, TargetAnswer, Token
+from paligemma_engine.requests.request import Answer, TargetAnswer, Token
 from segment_inputs import segment_inputs
 from verification.cases import Case
 from verification.errors import CannotVerify

@@ -7,7 +7,7 @@ import pytest
 from triton_fake import MODEL_REPOSITORY, read_config
 from tritonclient.grpc import model_config_pb2
 
-import paligemma_engine.vocabulary as engine_vocabulary
+import paligemma_engine.answers.vocabulary as engine_vocabulary
 import paligemma_tokens.vocabulary as parser_vocabulary
 from mask_vae import layout, vae
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from paligemma_engine.attention import additive_mask, fused_attention, grouped_attention
-from paligemma_engine.compilation import prepare_compiler
-from paligemma_engine.fused_tiles import own_tiles_fit, tiles_within
+from paligemma_engine.device.compilation import prepare_compiler
+from paligemma_engine.model.attention import additive_mask, fused_attention, grouped_attention
+from paligemma_engine.model.fused_tiles import own_tiles_fit, tiles_within
 
 HEADS, KV_HEADS, HEAD_DIM = 8, 4, 256  # of the 3B
 SCALING, SOFTCAP = HEAD_DIM**-0.5, 50.0

@@ -10,16 +10,16 @@ from parity_cases import make_pairs
 
 from gpu_benchmarking.architecture import PALIGEMMA2_3B_448, make_model, make_processor
 from paligemma_engine import EngineConfig
-from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.execution import CudaGraphs, Execution
-from paligemma_engine.image_preparation import ImagePreparer
-from paligemma_engine.loading import to_checkpoint
-from paligemma_engine.memory import release_memory
-from paligemma_engine.memory_plan import MARGIN_BYTES, MemoryNeed
-from paligemma_engine.prepared import PreparedPrompt
-from paligemma_engine.prompt_tokens import slot_length, tokenize_prompt
-from paligemma_engine.prompts import split_prompt
-from paligemma_engine.runner import ModelRunner
+from paligemma_engine.checkpoints.checkpoint import Checkpoint
+from paligemma_engine.checkpoints.loading import to_checkpoint
+from paligemma_engine.device.run_options import CudaGraphs, Execution
+from paligemma_engine.device.runner import ModelRunner
+from paligemma_engine.memory.release import release_memory
+from paligemma_engine.memory.slot_plan import MARGIN_BYTES, MemoryNeed
+from paligemma_engine.preparation.pixels import ImagePreparer
+from paligemma_engine.preparation.prompt_tokens import slot_length, tokenize_prompt
+from paligemma_engine.preparation.prompts import split_prompt
+from paligemma_engine.requests.prepared import PreparedPrompt
 
 MAX_NEW_TOKENS = 64
 FEATURE_CACHE_BYTES = 100_000_000

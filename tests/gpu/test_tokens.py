@@ -7,8 +7,8 @@ import torch
 from checkpoints import DEMO_MODEL_ID
 from parity_cases import Case, assert_equal, make_case, run
 
-from paligemma_engine.compilation import prepare_compiler
-from paligemma_engine.execution import CudaGraphs, Execution
+from paligemma_engine.device.compilation import prepare_compiler
+from paligemma_engine.device.run_options import CudaGraphs, Execution
 
 COUNT = 60
 SLOTS = 4  # fewer than there are prompts: slots are used again

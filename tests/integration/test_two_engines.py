@@ -23,7 +23,7 @@ CLIENTS = 8
 FAULT = """
 
 import pathlib
-from paligemma_engine.runner import ModelRunner
+from paligemma_engine.device.runner import ModelRunner
 
 _decode = ModelRunner.decode
 

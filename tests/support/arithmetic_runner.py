@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paligemma_engine.prepared import PreparedImage, PreparedPrompt
-from paligemma_engine.prompts import TargetPrompt, Task
-from paligemma_engine.scheduler import PickedToken, Scheduler
-from paligemma_engine.sequence import Sequence
+from paligemma_engine.preparation.prompts import TargetPrompt, Task
+from paligemma_engine.requests.prepared import PreparedImage, PreparedPrompt
+from paligemma_engine.requests.sequence import Sequence
+from paligemma_engine.scheduling.scheduler import PickedToken, Scheduler
 
 EOS_ID = 0
 POISON = -1  # as a start: the prefill raises; as a stride: the decode step does

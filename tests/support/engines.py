@@ -10,15 +10,15 @@ import torch
 from checkpoints import DEMO_MODEL_ID
 
 from paligemma_engine import Answer, Engine, EngineConfig, EngineMetrics, Outcome, Request, Ticket
-from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.checkpoint_files import CheckpointFiles
-from paligemma_engine.hub import find_checkpoint
-from paligemma_engine.loading import load_files
-from paligemma_engine.memory_plan import plan_slots
+from paligemma_engine.checkpoints.checkpoint import Checkpoint
+from paligemma_engine.checkpoints.files import CheckpointFiles
+from paligemma_engine.checkpoints.hub import find_checkpoint
+from paligemma_engine.checkpoints.loading import load_files
+from paligemma_engine.device.runner import ModelRunner
+from paligemma_engine.memory.slot_plan import plan_slots
 from paligemma_engine.metrics import MetricKind
-from paligemma_engine.prepared import PreparedPrompt
-from paligemma_engine.read_back import RunningStep
-from paligemma_engine.runner import ModelRunner
+from paligemma_engine.model.read_back import RunningStep
+from paligemma_engine.requests.prepared import PreparedPrompt
 from paligemma_engine.startup import start_engine
 
 ANSWER_TIMEOUT_S = 60.0

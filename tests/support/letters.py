@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from paligemma_engine.vocabulary import TokenClass, Vocabulary
+from paligemma_engine.answers.vocabulary import TokenClass, Vocabulary
 
 LOC, SEG, SPACE, SEP, EOS, TEXT, NEVER = "L", "S", "_", ";", "$", "t", "x"
 LETTERS = {

@@ -11,14 +11,14 @@ from PIL import Image
 
 from demo_training.names import COLOURS
 from paligemma_engine import EngineConfig, EngineMetrics
-from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.image_preparation import ImagePreparer
-from paligemma_engine.prepared import PreparedPrompt
-from paligemma_engine.prompt_tokens import tokenize_prompt
-from paligemma_engine.prompts import split_prompt
-from paligemma_engine.runner import ModelRunner
-from paligemma_engine.scheduler import Scheduler
-from paligemma_engine.sequence import Sequence
+from paligemma_engine.checkpoints.checkpoint import Checkpoint
+from paligemma_engine.device.runner import ModelRunner
+from paligemma_engine.preparation.pixels import ImagePreparer
+from paligemma_engine.preparation.prompt_tokens import tokenize_prompt
+from paligemma_engine.preparation.prompts import split_prompt
+from paligemma_engine.requests.prepared import PreparedPrompt
+from paligemma_engine.requests.sequence import Sequence
+from paligemma_engine.scheduling.scheduler import Scheduler
 from scenes import SHAPES, draw_scene
 
 PAIRS = 200

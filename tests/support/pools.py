@@ -13,8 +13,8 @@ from checkpoints import make_random_checkpoint
 from engines import Pending
 
 from paligemma_engine import Answer, Engine, EngineConfig, EngineMetrics, Request
-from paligemma_engine.checkpoint_files import CheckpointFiles
-from paligemma_engine.model_pool import MakeRoom, ModelPool
+from paligemma_engine.checkpoints.files import CheckpointFiles
+from paligemma_engine.pool.model_pool import MakeRoom, ModelPool
 from paligemma_engine.startup import CheckpointLoader, start_engine
 
 PROMPT = "caption en"

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PaliGemmaForConditionalGeneration
 
 from paligemma_engine import EngineConfig, EngineMetrics
-from paligemma_engine.adapter import merge
-from paligemma_engine.detokenizer import token_texts
+from paligemma_engine.answers.detokenizer import token_texts
+from paligemma_engine.checkpoints.lora import merge
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.startup import start_engine
 

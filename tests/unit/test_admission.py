@@ -6,9 +6,9 @@ import pytest
 from arithmetic_runner import ArithmeticRunner, ArithmeticStep, Clock, run_to_the_end, sequence
 
 from paligemma_engine.metrics import EngineMetrics
-from paligemma_engine.prepared import PreparedPrompt
-from paligemma_engine.scheduler import PREFILL_BUDGET_S, Scheduler
-from paligemma_engine.sequence import FinishReason
+from paligemma_engine.requests.prepared import PreparedPrompt
+from paligemma_engine.requests.sequence import FinishReason
+from paligemma_engine.scheduling.scheduler import PREFILL_BUDGET_S, Scheduler
 
 
 class SlowPrefills(ArithmeticRunner):

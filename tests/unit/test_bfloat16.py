@@ -12,8 +12,8 @@ import torch
 from checkpoints import DEMO_MODEL_ID, Reference
 from parity_cases import Case, make_case, run
 
-from paligemma_engine.picking import Picker
-from paligemma_engine.sequence import Sequence
+from paligemma_engine.model.greedy_head import Picker
+from paligemma_engine.requests.sequence import Sequence
 from paligemma_tokens.vocabulary import loc_token
 
 COUNT = 40

@@ -11,16 +11,16 @@ import torch
 from engines import demo_checkpoint
 from stand_in_graphs import AnswersAsAtCapture, Captures, FailsToCapture
 
-from paligemma_engine.checked_capture import capture_checked
 from paligemma_engine.config import CUDA_GRAPHS
-from paligemma_engine.cuda_graph import CapturedStep
+from paligemma_engine.device.checked_capture import capture_checked
+from paligemma_engine.device.cuda_graph import CapturedStep
+from paligemma_engine.device.run_options import CudaGraphs, Execution
+from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.errors import ModelFailed
-from paligemma_engine.execution import CudaGraphs, Execution
-from paligemma_engine.image_preparation import ImagePreparer
-from paligemma_engine.prepared import PreparedPrompt
-from paligemma_engine.prompt_tokens import tokenize_prompt
-from paligemma_engine.prompts import split_prompt
-from paligemma_engine.runner import ModelRunner
+from paligemma_engine.preparation.pixels import ImagePreparer
+from paligemma_engine.preparation.prompt_tokens import tokenize_prompt
+from paligemma_engine.preparation.prompts import split_prompt
+from paligemma_engine.requests.prepared import PreparedPrompt
 from scenes import draw_scene
 
 SLOTS = 2

@@ -13,13 +13,14 @@ from torch._dynamo.utils import counters
 from torch._inductor.utils import run_and_get_code
 from transformers import GemmaConfig
 
-from paligemma_engine import EngineConfig, compilation
-from paligemma_engine.attention import additive_mask, fused_attention, grouped_attention
-from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.execution import Compiled, Execution
-from paligemma_engine.fused_tiles import FusedTiles, tiles_within
-from paligemma_engine.runner import ModelRunner
-from paligemma_engine.slot_cache import PrefillView, SlotCache
+from paligemma_engine import EngineConfig
+from paligemma_engine.checkpoints.checkpoint import Checkpoint
+from paligemma_engine.device import compilation
+from paligemma_engine.device.run_options import Compiled, Execution
+from paligemma_engine.device.runner import ModelRunner
+from paligemma_engine.model.attention import additive_mask, fused_attention, grouped_attention
+from paligemma_engine.model.fused_tiles import FusedTiles, tiles_within
+from paligemma_engine.model.kv_cache import PrefillView, SlotCache
 
 SCALING, SOFTCAP = 0.25, 5.0
 SMALL_TILES = tiles_within(99 * 1024, head_dim=256, itemsize=2)  # as on an L4

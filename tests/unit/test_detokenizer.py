@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
-from paligemma_engine.detokenizer import token_texts
+from paligemma_engine.answers.detokenizer import token_texts
 
 
 def gemma_like() -> Tokenizer:

@@ -10,7 +10,7 @@ from checkpoints import DEMO_MODEL_ID, make_random_checkpoint
 from engines import load_checkpoint
 
 from paligemma_engine import EngineConfig, EngineMetrics
-from paligemma_engine.dtypes import choose_dtype, dtype_warning, require_range
+from paligemma_engine.checkpoints.dtypes import choose_dtype, dtype_warning, require_range
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.startup import start_engine
 

@@ -22,7 +22,7 @@ from paligemma_engine.errors import (
     ModelNotAllowed,
     Overloaded,
 )
-from paligemma_engine.heartbeat import FILE_PREFIX
+from paligemma_engine.scheduling.heartbeat import FILE_PREFIX
 
 
 @pytest.fixture(scope="module")

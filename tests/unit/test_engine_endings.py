@@ -9,8 +9,9 @@ import pytest
 from engines import Bench
 from PIL import Image
 
-from paligemma_engine import Answer, Outcome, Request, planning
+from paligemma_engine import Answer, Outcome, Request
 from paligemma_engine.errors import Cancelled, DeadlineExceeded, InternalError, Overloaded
+from paligemma_engine.preparation import planner
 
 
 class Panic(BaseException):
@@ -26,14 +27,14 @@ class Decoding:
 
 @pytest.fixture
 def is_decoding(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoding]:
-    held, decode = Decoding(), planning.decode_image
+    held, decode = Decoding(), planner.decode_image
 
-    def hold(encoded: bytes, limits: planning.ImageLimits) -> Image.Image:
+    def hold(encoded: bytes, limits: planner.ImageLimits) -> Image.Image:
         held.started.set()
         held.may_go_on.wait(60)
         return decode(encoded, limits)
 
-    monkeypatch.setattr(planning, "decode_image", hold)
+    monkeypatch.setattr(planner, "decode_image", hold)
     yield held
     held.may_go_on.set()
 
@@ -115,7 +116,7 @@ def test_deadlines_and_cancellation_count_while_a_request_waits_for_preparation(
     assert (len(late.outcomes), len(unwanted.outcomes)) == (1, 1)
 
 
-@pytest.mark.parametrize("place", ["paligemma_engine.engine.outcome_of", "paligemma_engine.planning.split_prompt"])
+@pytest.mark.parametrize("place", ["scheduling.engine.outcome_of", "preparation.planner.split_prompt"])
 def test_a_panic_of_a_library_costs_one_request(
     own: Bench, sample_image: bytes, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -125,7 +126,7 @@ def test_a_panic_of_a_library_costs_one_request(
         raise Panic
 
     with monkeypatch.context() as patch:
-        patch.setattr(place, panic)
+        patch.setattr(f"paligemma_engine.{place}", panic)
         assert isinstance(own.ask(sample_image, "segment blue star"), InternalError)
     assert isinstance(own.ask(sample_image, "segment blue star"), Answer)
 
@@ -152,7 +153,7 @@ def test_an_answer_that_cannot_be_sent_is_fatal(own: Bench, sample_image: bytes)
 def test_a_sender_that_hangs_does_not_keep_a_broken_engine_alive(
     own: Bench, sample_image: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paligemma_engine.engine.FLUSH_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("paligemma_engine.scheduling.engine.FLUSH_TIMEOUT_S", 0.1)
     sending, may_go_on = threading.Event(), threading.Event()
 
     def hanging(_: Outcome) -> None:

@@ -11,12 +11,12 @@ from engines import demo_checkpoint, load_checkpoint
 from paligemma_engine import Answer, EngineConfig, EngineMetrics, to_tensors
 from paligemma_engine import errors as engine_errors
 from paligemma_engine import metrics as families
+from paligemma_engine.answers.vocabulary import TokenClass, Vocabulary
 from paligemma_engine.config import ConfigError
-from paligemma_engine.cpu_threads import CpuThreads
+from paligemma_engine.device.run_options import Execution, row_buckets
+from paligemma_engine.device.threads import CpuThreads
 from paligemma_engine.errors import EngineError, HubFailed, ModelFailed, ModelNotFound
-from paligemma_engine.execution import Execution, row_buckets
-from paligemma_engine.records import TargetAnswer, Token
-from paligemma_engine.vocabulary import TokenClass, Vocabulary
+from paligemma_engine.requests.request import TargetAnswer, Token
 
 
 class TestConfig:

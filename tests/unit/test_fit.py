@@ -12,10 +12,10 @@ from checkpoints import DEMO_MODEL_ID, make_random_checkpoint
 from hub_server import HubServer, Repository, hub_environment
 
 from paligemma_engine import EngineConfig, EngineMetrics
-from paligemma_engine.cgroups import free_bytes_of_container
-from paligemma_engine.checkpoint_files import CheckpointFiles, CheckpointSize, size_of
+from paligemma_engine.checkpoints.files import CheckpointFiles, CheckpointSize, size_of
 from paligemma_engine.errors import ModelFailed
-from paligemma_engine.fit import DISK_RESERVE_BYTES, Memory, require_disk
+from paligemma_engine.memory.cgroups import free_bytes_of_container
+from paligemma_engine.memory.fit import DISK_RESERVE_BYTES, Memory, require_disk
 from paligemma_engine.startup import CheckpointLoader, start_engine
 
 GIB = 1 << 30
@@ -131,7 +131,7 @@ def test_where_there_are_no_control_groups(tmp_path: Path) -> None:
 
 
 def test_the_default_model_is_checked_before_it_is_read(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paligemma_engine.fit.free_host_bytes", lambda: 10_000_000)
+    monkeypatch.setattr("paligemma_engine.memory.fit.free_host_bytes", lambda: 10_000_000)
     config = EngineConfig(model_id=DEMO_MODEL_ID, models_dir=models_dir)
     assert size_of(models_dir / DEMO_MODEL_ID).numbers == pytest.approx(3.91e6, rel=0.01)
     with pytest.raises(ModelFailed, match=r"needs \d+ MB of the host's memory, of which it can have 10 MB"):
@@ -156,7 +156,7 @@ def test_what_memory_cannot_hold_is_not_downloaded(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("paligemma_engine.fit.free_host_bytes", lambda: 1_000_000)
+        patch.setattr("paligemma_engine.memory.fit.free_host_bytes", lambda: 1_000_000)
         with pytest.raises(ModelFailed, match=r"org/made needs .* of the host's memory"):
             fetch(tmp_path)
     assert hub.requests.total() == 0

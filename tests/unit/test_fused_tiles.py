@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
-from paligemma_engine.attention import FUSED_ATTENTION, fused_attention, use_attention
-from paligemma_engine.execution import Execution
-from paligemma_engine.fused_tiles import FusedTiles, Tiles, own_tiles_fit, tiles_within
+from paligemma_engine.device.run_options import Execution
+from paligemma_engine.model.attention import FUSED_ATTENTION, fused_attention, use_attention
+from paligemma_engine.model.fused_tiles import FusedTiles, Tiles, own_tiles_fit, tiles_within
 
 KIB = 1024
 T4, L4, A100, H100 = 64 * KIB, 99 * KIB, 163 * KIB, 227 * KIB  # for a block, where it asks for it

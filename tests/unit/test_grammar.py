@@ -3,8 +3,8 @@
 import pytest
 from letters import BOX, IDS, MASK, letter_vocabulary
 
-from paligemma_engine.grammar import Grammar
-from paligemma_engine.prompts import Task
+from paligemma_engine.answers.grammar import Grammar
+from paligemma_engine.preparation.prompts import Task
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,12 @@ import huggingface_hub.constants
 import pytest
 from hub_server import CHUNK_BYTES, HUB_TOKEN_FILE, HubServer, Repository, hub_environment
 
-import paligemma_engine.hub
+import paligemma_engine.checkpoints.hub
 from paligemma_engine import EngineConfig, EngineError
+from paligemma_engine.checkpoints.hub import UNCHECKED, download, find_checkpoint
+from paligemma_engine.checkpoints.model_id import ModelId
 from paligemma_engine.config import HUB_CACHE_FOLDER
 from paligemma_engine.errors import HubFailed, ModelFailed, ModelGated, ModelNotAllowed, ModelNotFound
-from paligemma_engine.hub import UNCHECKED, download, find_checkpoint
-from paligemma_engine.model_id import ModelId
 
 NAME = "org/tiny"
 TOKEN = "hf_ofsomebodywhoaccepted"
@@ -232,13 +232,13 @@ def test_what_others_put_into_the_cache_is_refused_but_stays(hub: HubServer, tmp
 
 def test_two_at_once_download_once(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both have found nothing in the cache when they begin."""
-    both, original = threading.Barrier(2), paligemma_engine.hub._download_config
+    both, original = threading.Barrier(2), paligemma_engine.checkpoints.hub._download_config
 
     def together(source: dict[str, Any]) -> Path:
         both.wait(30)
         return original(source)
 
-    monkeypatch.setattr(paligemma_engine.hub, "_download_config", together)
+    monkeypatch.setattr(paligemma_engine.checkpoints.hub, "_download_config", together)
     folders: list[Path] = []
     threads = [threading.Thread(target=lambda: folders.append(find(tmp_path))) for _ in range(2)]
     for thread in threads:
@@ -287,7 +287,7 @@ def test_two_processes_that_start_at_once_download_once(hub: HubServer, tmp_path
     hub.repositories[NAME].delay_s = 0.1
     code = (
         "import sys; from pathlib import Path; from paligemma_engine import EngineConfig; "
-        "from paligemma_engine.hub import find_checkpoint; "
+        "from paligemma_engine.checkpoints.hub import find_checkpoint; "
         "print(find_checkpoint(EngineConfig(model_id=sys.argv[1], models_dir=Path(sys.argv[2]))))"
     )
     ours = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}

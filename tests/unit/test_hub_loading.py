@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PaliGemmaForConditionalGeneration
 
 from paligemma_engine import EngineConfig
-from paligemma_engine.detokenizer import token_texts
+from paligemma_engine.answers.detokenizer import token_texts
 from paligemma_engine.errors import HubFailed, ModelFailed
 
 NEW_TOKENS = 12

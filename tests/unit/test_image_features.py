@@ -10,10 +10,10 @@ import torch
 from engines import Bench, demo_checkpoint
 from PIL import Image
 
-from paligemma_engine.image_features import ImageFeatures
-from paligemma_engine.image_preparation import ImagePreparer
-from paligemma_engine.prepared import PreparedImage
-from paligemma_engine.vision_step import VisionStep
+from paligemma_engine.device.feature_cache import ImageFeatures
+from paligemma_engine.model.vision_step import VisionStep
+from paligemma_engine.preparation.pixels import ImagePreparer
+from paligemma_engine.requests.prepared import PreparedImage
 from scenes import draw_scene
 
 FEATURE_BYTES = 64 * 192 * 4  # of the demo model: image tokens, hidden size, float32

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from paligemma_engine.errors import EngineError, ImageTooLarge, InvalidImage
-from paligemma_engine.images import ImageLimits, configure_pillow, decode_image
+from paligemma_engine.preparation.decoding import ImageLimits, configure_pillow, decode_image
 
 LIMITS = ImageLimits(max_bytes=2_000_000, max_pixels=1_000_000)
 FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"]

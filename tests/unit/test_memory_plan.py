@@ -9,9 +9,9 @@ from engines import demo_checkpoint
 from transformers import Gemma2Config, PaliGemmaForConditionalGeneration
 
 from paligemma_engine import EngineConfig, EngineMetrics
-from paligemma_engine.checkpoint_files import size_of
+from paligemma_engine.checkpoints.files import size_of
 from paligemma_engine.errors import ModelFailed
-from paligemma_engine.memory_plan import MemoryNeed, choose_slots, plan_slots
+from paligemma_engine.memory.slot_plan import MemoryNeed, choose_slots, plan_slots
 from paligemma_engine.startup import start_engine
 
 GIB = 1 << 30

@@ -12,11 +12,11 @@ from hub_server import HubServer, Repository, hub_environment
 from pools import NAMES, Panic, Pool, make_folders, pool_of
 
 from paligemma_engine import Answer
+from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.errors import Cancelled, EngineError, HubFailed, Loading, ModelFailed, Overloaded
-from paligemma_engine.fit import Memory
-from paligemma_engine.read_back import RunningStep
-from paligemma_engine.recent_failures import FIRST_PAUSE_S, LONGEST_PAUSE_S, MOST_REMEMBERED, RecentFailures
-from paligemma_engine.runner import ModelRunner
+from paligemma_engine.memory.fit import Memory
+from paligemma_engine.model.read_back import RunningStep
+from paligemma_engine.pool.recent_failures import FIRST_PAUSE_S, LONGEST_PAUSE_S, MOST_REMEMBERED, RecentFailures
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_what_cannot_fit_is_neither_downloaded_nor_evicts_anybody(
     with pool_of(tmp_path, allowed_model_ids=("hub/*",)) as pool:
         pool.ask(sample_image, "one")
         monkeypatch.setattr(pool.loader, "_most", Memory(0, 1_000_000))
-        monkeypatch.setattr("paligemma_engine.fit.free_host_bytes", lambda: 1_000_000)
+        monkeypatch.setattr("paligemma_engine.memory.fit.free_host_bytes", lambda: 1_000_000)
         for model_id in ("hub/made", "two"):
             assert f"{model_id} needs " in str(pool.ask(sample_image, model_id))
         assert hub.requests.total() == 0
@@ -112,8 +112,10 @@ def test_as_many_go_as_it_takes(folders: Path, sample_image: bytes, monkeypatch:
     with pool_of(folders, max_extra_models=3) as pool:
         pool.ask(sample_image, "one")
         pool.ask(sample_image, "two")
+        free_bytes = "paligemma_engine.memory.fit.free_host_bytes"
         monkeypatch.setattr(
-            "paligemma_engine.fit.free_host_bytes", lambda: 0 if pool.gauges("paligemma_models_loaded") else 1 << 40
+            free_bytes,
+            lambda: 0 if pool.gauges("paligemma_models_loaded") else 1 << 40,
         )
         assert isinstance(pool.ask(sample_image, "three"), Answer)
         assert set(pool.gauges("paligemma_models_loaded")) == {"three"}
@@ -145,7 +147,7 @@ def evicting(
         running = pool.submit(sample_image, "one")
         assert slow.decoding.wait(30)
         unloading = threading.Event()
-        monkeypatch.setattr("paligemma_engine.model_pool._log.info", lambda *_: unloading.set())
+        monkeypatch.setattr("paligemma_engine.pool.model_pool._log.info", lambda *_: unloading.set())
         wanting = pool.submit(sample_image, "two", max_new_tokens=1)
         assert unloading.wait(30)
         yield pool, running, wanting

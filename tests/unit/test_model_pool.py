@@ -15,9 +15,9 @@ from PIL import Image
 from pools import NAMES, NEW_TOKENS, PROMPT, Pool, make_folders, pool_of, text_of
 
 from paligemma_engine import Answer, Engine
-from paligemma_engine.detokenizer import token_texts
+from paligemma_engine.answers.detokenizer import token_texts
 from paligemma_engine.errors import Cancelled, Loading, ModelFailed, ModelNotAllowed, ModelNotFound, Overloaded
-from paligemma_engine.memory import release_memory
+from paligemma_engine.memory.release import release_memory
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_what_a_failed_load_had_loaded_is_released(
 
     monkeypatch.setattr(pool.loader, "load", load)
     monkeypatch.setattr(
-        "paligemma_engine.load_queue.release_memory", lambda: alive_at_release.put(loaded[0]() is not None)
+        "paligemma_engine.pool.load_queue.release_memory", lambda: alive_at_release.put(loaded[0]() is not None)
     )
     assert isinstance(pool.ask(sample_image, "one"), ModelFailed)
     assert alive_at_release.get(timeout=30) is False

@@ -9,13 +9,13 @@ import torch
 from checkpoints import DEMO_MODEL_ID, make_random_checkpoint
 from parity_cases import Case, assert_equal, differing, make_case, run
 
-from paligemma_engine import compilation
-from paligemma_engine.decode_step import DecodeStep
-from paligemma_engine.execution import CudaGraphs, Execution
-from paligemma_engine.fused_tiles import tiles_within
-from paligemma_engine.prefill_step import PrefillStep
-from paligemma_engine.prompt_tokens import tokenize_prompt
-from paligemma_engine.prompts import split_prompt
+from paligemma_engine.device import compilation
+from paligemma_engine.device.run_options import CudaGraphs, Execution
+from paligemma_engine.model.decode_step import DecodeStep
+from paligemma_engine.model.fused_tiles import tiles_within
+from paligemma_engine.model.prefill_step import PrefillStep
+from paligemma_engine.preparation.prompt_tokens import tokenize_prompt
+from paligemma_engine.preparation.prompts import split_prompt
 
 SHORT_WINDOW = 12  # the random checkpoint's prompts have 20 tokens and more
 RANDOM_NEW_TOKENS = 24

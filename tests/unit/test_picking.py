@@ -8,8 +8,8 @@ import torch
 from engines import demo_checkpoint
 from torch import nn
 
-from paligemma_engine.grammar import Grammar
-from paligemma_engine.picking import Picker
+from paligemma_engine.answers.grammar import Grammar
+from paligemma_engine.model.greedy_head import Picker
 
 HIDDEN = 4
 

@@ -9,13 +9,13 @@ import torch
 from engines import demo_checkpoint
 from PIL import Image
 
-from paligemma_engine.checkpoint import Checkpoint
+from paligemma_engine.checkpoints.checkpoint import Checkpoint
 from paligemma_engine.errors import InvalidPrompt
-from paligemma_engine.image_preparation import ImagePreparer
-from paligemma_engine.prepared import PreparedImage
-from paligemma_engine.prompt_tokens import MAX_PROMPT_TOKENS, tokenize_prompt
-from paligemma_engine.prompts import split_prompt
-from paligemma_engine.vision_step import VisionStep
+from paligemma_engine.model.vision_step import VisionStep
+from paligemma_engine.preparation.pixels import ImagePreparer
+from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS, tokenize_prompt
+from paligemma_engine.preparation.prompts import split_prompt
+from paligemma_engine.requests.prepared import PreparedImage
 from scenes import draw_scene
 
 

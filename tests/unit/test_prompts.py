@@ -3,7 +3,7 @@
 import pytest
 
 from paligemma_engine.errors import InvalidPrompt
-from paligemma_engine.prompts import Task, split_prompt
+from paligemma_engine.preparation.prompts import Task, split_prompt
 
 
 def texts(prompt: str) -> list[str]:

@@ -17,11 +17,11 @@ from PIL import Image
 from transformers import BitsAndBytesConfig
 
 from paligemma_engine import EngineConfig, EngineMetrics
-from paligemma_engine.checkpoint_files import CheckpointFiles
-from paligemma_engine.detokenizer import token_texts
+from paligemma_engine.answers.detokenizer import token_texts
+from paligemma_engine.checkpoints.files import CheckpointFiles
+from paligemma_engine.checkpoints.loading import load_files
+from paligemma_engine.device.run_options import Execution
 from paligemma_engine.errors import ModelFailed
-from paligemma_engine.execution import Execution
-from paligemma_engine.loading import load_files
 from paligemma_engine.startup import start_runner
 
 PROMPT = "segment blue star"

@@ -10,8 +10,8 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 
 from paligemma_engine import EngineConfig
-from paligemma_engine.rms_norm import ReadyRmsNorm
-from paligemma_engine.runner import ModelRunner
+from paligemma_engine.device.runner import ModelRunner
+from paligemma_engine.model.rms_norm import ReadyRmsNorm
 
 HIDDEN = 192
 

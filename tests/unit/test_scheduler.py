@@ -4,13 +4,13 @@ import pytest
 from arithmetic_runner import NOT_FINITE, POISON, ArithmeticRunner, ArithmeticStep, Clock, run_to_the_end, sequence
 from letters import IDS, SEP, letter_vocabulary
 
+from paligemma_engine.answers.repeats import RepeatDetector
 from paligemma_engine.errors import InternalError
 from paligemma_engine.metrics import EngineMetrics
-from paligemma_engine.prepared import PreparedPrompt
-from paligemma_engine.prompts import Task
-from paligemma_engine.repeats import RepeatDetector
-from paligemma_engine.scheduler import DeviceLost, Scheduler
-from paligemma_engine.sequence import FinishReason, Status
+from paligemma_engine.preparation.prompts import Task
+from paligemma_engine.requests.prepared import PreparedPrompt
+from paligemma_engine.requests.sequence import FinishReason, Status
+from paligemma_engine.scheduling.scheduler import DeviceLost, Scheduler
 
 
 def scheduler_with(slots: int, steps_ahead: int = 0) -> tuple[Scheduler, ArithmeticRunner, Clock]:

@@ -9,14 +9,14 @@ from engines import Bench, demo_checkpoint
 from PIL import Image
 
 from paligemma_engine import EngineMetrics
-from paligemma_engine.execution import Execution
-from paligemma_engine.image_preparation import ImagePreparer
-from paligemma_engine.prepared import PreparedPrompt
-from paligemma_engine.prompt_tokens import tokenize_prompt
-from paligemma_engine.prompts import split_prompt
-from paligemma_engine.runner import ModelRunner
-from paligemma_engine.scheduler import Scheduler
-from paligemma_engine.sequence import Sequence
+from paligemma_engine.device.run_options import Execution
+from paligemma_engine.device.runner import ModelRunner
+from paligemma_engine.preparation.pixels import ImagePreparer
+from paligemma_engine.preparation.prompt_tokens import tokenize_prompt
+from paligemma_engine.preparation.prompts import split_prompt
+from paligemma_engine.requests.prepared import PreparedPrompt
+from paligemma_engine.requests.sequence import Sequence
+from paligemma_engine.scheduling.scheduler import Scheduler
 
 
 def run(runner: ModelRunner, prompt: PreparedPrompt) -> Sequence:

@@ -17,7 +17,7 @@ from stack import free_ports
 
 import serve
 from paligemma_engine.config import HUB_CACHE_FOLDER
-from paligemma_engine.heartbeat import Heartbeat
+from paligemma_engine.scheduling.heartbeat import Heartbeat
 from serve import HUB_CACHE_FOLDER as SUPERVISORS_HUB_CACHE_FOLDER
 from supervision import cures, heartbeats
 from supervision.metrics import FAMILIES, SupervisorMetrics

@@ -17,7 +17,7 @@ from engines import Bench, Pending
 from PIL import Image
 
 from paligemma_engine import Answer, Engine, EngineConfig, EngineMetrics, Request
-from paligemma_engine.records import TargetAnswer
+from paligemma_engine.requests.request import TargetAnswer
 from paligemma_engine.startup import start_engine
 from verification import checks
 from verification.cases import Case, drawn_cases

@@ -10,7 +10,7 @@ from checkpoints import DEMO_MODEL_ID
 from PIL import Image
 
 from paligemma_engine import EngineConfig
-from paligemma_engine.images import ImageLimits, decode_image
+from paligemma_engine.preparation.decoding import ImageLimits, decode_image
 from verification.__main__ import main
 from verification.cases import drawn_cases, folder_cases
 from verification.errors import CannotVerify

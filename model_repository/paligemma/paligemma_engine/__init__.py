@@ -4,12 +4,12 @@ Imports nothing of Triton. `startup.start_models` is the way in; torch and trans
 """
 
 from paligemma_engine.config import EngineConfig
-from paligemma_engine.engine import Engine
 from paligemma_engine.errors import EngineError
 from paligemma_engine.metrics import EngineMetrics
-from paligemma_engine.records import Answer, Request
-from paligemma_engine.tensors import to_tensors
-from paligemma_engine.ticket import Outcome, Ticket
+from paligemma_engine.requests.request import Answer, Request
+from paligemma_engine.requests.tensors import to_tensors
+from paligemma_engine.requests.ticket import Outcome, Ticket
+from paligemma_engine.scheduling.engine import Engine
 
 __all__ = [
     "Answer",

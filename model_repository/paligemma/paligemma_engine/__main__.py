@@ -4,11 +4,11 @@ import os
 import sys
 from pathlib import Path
 
-from paligemma_engine.checkpoint_files import base_of
+from paligemma_engine.checkpoints.files import base_of
+from paligemma_engine.checkpoints.hub import download
+from paligemma_engine.checkpoints.model_id import ModelId
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import EngineError
-from paligemma_engine.hub import download
-from paligemma_engine.model_id import ModelId
 
 
 def main(model_id: str) -> str | None:

@@ -12,21 +12,21 @@ from typing import Final
 import torch
 
 from paligemma_engine import metrics as families
-from paligemma_engine.checkpoint import Checkpoint
-from paligemma_engine.checkpoint_files import CheckpointFiles, CheckpointSize, base_of, is_adapter, size_of
-from paligemma_engine.compilation import prepare_compiler
+from paligemma_engine.checkpoints.checkpoint import Checkpoint
+from paligemma_engine.checkpoints.files import CheckpointFiles, CheckpointSize, base_of, is_adapter, size_of
+from paligemma_engine.checkpoints.hub import find_checkpoint, find_here
+from paligemma_engine.checkpoints.loading import load_files
 from paligemma_engine.config import EngineConfig
-from paligemma_engine.engine import Engine
+from paligemma_engine.device.compilation import prepare_compiler
+from paligemma_engine.device.run_options import CudaGraphs, Execution
+from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.errors import ModelFailed
-from paligemma_engine.execution import CudaGraphs, Execution
-from paligemma_engine.fit import Memory, require_disk
-from paligemma_engine.fused_tiles import own_tiles_fit, tiles_within
-from paligemma_engine.hub import find_checkpoint, find_here
-from paligemma_engine.loading import load_files
-from paligemma_engine.memory_plan import plan_slots, too_large
+from paligemma_engine.memory.fit import Memory, require_disk
+from paligemma_engine.memory.slot_plan import plan_slots, too_large
 from paligemma_engine.metrics import EngineMetrics
-from paligemma_engine.model_pool import MakeRoom, ModelPool
-from paligemma_engine.runner import ModelRunner
+from paligemma_engine.model.fused_tiles import own_tiles_fit, tiles_within
+from paligemma_engine.pool.model_pool import MakeRoom, ModelPool
+from paligemma_engine.scheduling.engine import Engine
 
 # How long the engine's thread, back from a wait for the device, waits for a thread that runs Python; by default 5 ms,
 # longer than a decode step takes.

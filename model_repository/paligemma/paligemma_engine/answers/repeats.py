@@ -1,0 +1,41 @@
+"""Sees that a model started to repeat an object, as degenerate answers do until they run out of tokens."""
+
+from paligemma_engine.answers.vocabulary import CODES_PER_MASK, LOCS_PER_BOX, TokenClass, Vocabulary
+from paligemma_engine.preparation.prompts import Task
+
+_TOKENS_PER_MASKED_OBJECT = LOCS_PER_BOX + CODES_PER_MASK
+
+
+class RepeatDetector:
+    """Watches the tokens of one sequence.
+
+    A `segment` answer repeats when box and mask are those of an earlier object. In a `detect` answer the same box may
+    rightly carry two labels, so there box and label together decide, which is known at the separator.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, task: Task) -> None:
+        self._vocabulary = vocabulary
+        self._task = task
+        self._places: list[int] = []
+        self._label: list[int] = []
+        self._seen: set[tuple[int, ...]] = set()
+
+    def is_repeat(self, token_id: int) -> bool:
+        """Takes the next token; True where it completes an object that the sequence already holds."""
+        match self._vocabulary.class_of(token_id):
+            case TokenClass.LOC | TokenClass.SEG:
+                self._places.append(token_id)
+                whole = self._task is Task.SEGMENT and len(self._places) == _TOKENS_PER_MASKED_OBJECT
+                return whole and self._is_known((*self._places,))
+            case TokenClass.SEPARATOR:
+                key = (*self._places, *self._label)
+                self._places, self._label = [], []
+                return self._task is Task.DETECT and self._is_known(key)
+            case TokenClass.TEXT:
+                self._label.append(token_id)
+        return False
+
+    def _is_known(self, key: tuple[int, ...]) -> bool:
+        known = key in self._seen
+        self._seen.add(key)
+        return known

@@ -1,0 +1,37 @@
+"""A loaded checkpoint."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from paligemma_engine.answers.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Attributes:
+        model_id: what it was asked for by.
+        model: PaliGemmaForConditionalGeneration in eval mode, on its device.
+        processor: PaliGemmaProcessor.
+        vocabulary: which of its tokens mean what.
+        steering_ids: special tokens that a user's prompt must not hold.
+        image_token_count: tokens that an image takes in the prompt.
+    """
+
+    model_id: str
+    model: Any
+    processor: Any
+    vocabulary: Vocabulary
+    steering_ids: frozenset[int]
+
+    @property
+    def image_token_count(self) -> int:
+        """Tokens that an image takes in the prompt."""
+        count: int = self.processor.image_seq_length
+        return count
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether weights are held in fewer bits than they are computed with."""
+        return bool(getattr(self.model, "is_quantized", False))

@@ -1,0 +1,131 @@
+"""What the files of a checkpoint say before any weight is read."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors
+
+from paligemma_engine.checkpoints.model_id import ModelId
+from paligemma_engine.errors import ModelFailed, ModelNotAllowed
+
+CONFIG: Final = "config.json"
+WEIGHTS: Final = "model.safetensors"
+WEIGHTS_INDEX: Final = "model.safetensors.index.json"  # of a sharded checkpoint
+ADAPTER_CONFIG: Final = "adapter_config.json"  # of a LoRA adapter in PEFT's format, which has no config.json
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
+MODEL_TYPE: Final = "paligemma"  # PaliGemma 1 and 2 alike; they differ in their text model
+DEFAULT_TEXT_MODEL: Final = "gemma"  # transformers' own, where a config.json names none
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFiles:
+    """Where the files of a checkpoint are.
+
+    Attributes:
+        folder: of the checkpoint; of the base where there is an adapter.
+        adapter: folder of the adapter, None for none.
+    """
+
+    folder: Path
+    adapter: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSize:
+    """How much a checkpoint is.
+
+    Attributes:
+        numbers: how many its weights are; at least so many before they are there.
+        weight_bytes: size of their files.
+        download_bytes: what is not in the local cache yet.
+    """
+
+    numbers: int
+    weight_bytes: int
+    download_bytes: int = 0
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter instead of a checkpoint."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file()
+
+
+def base_of(folder: Path) -> str | None:
+    """The id of the checkpoint that an adapter belongs to; None for a folder that holds no adapter.
+
+    Raises:
+        ModelFailed: the adapter names a path of the machine that it was trained on.
+    """
+    if not is_adapter(folder):
+        return None
+    base = str(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path"))
+    try:
+        return str(ModelId.parse(base))
+    except ModelNotAllowed:
+        raise ModelFailed(
+            f"the adapter's base {base} is neither a hub id nor a folder's name; set it in {ADAPTER_CONFIG}"
+        ) from None
+
+
+def check_architecture(name: str, folder: Path) -> None:
+    """Raises ModelFailed where a folder's config.json is missing, broken, or of another architecture."""
+    if is_adapter(folder):  # its base is checked
+        return
+    model_type = read_json(folder / CONFIG).get("model_type")
+    if model_type != MODEL_TYPE:
+        raise ModelFailed(f"{name} is a {model_type} checkpoint; this server serves PaliGemma")
+
+
+def text_model_of(folder: Path) -> str:
+    """Transformers' name of a checkpoint's text model: `gemma` in PaliGemma 1, `gemma2` in PaliGemma 2."""
+    return str(read_json(folder / CONFIG).get("text_config", {}).get("model_type", DEFAULT_TEXT_MODEL))
+
+
+def missing_weights(folder: Path) -> str | None:
+    """The name of a safetensors file that is not there, None for a folder with all of them."""
+    if is_adapter(folder):
+        return None if (folder / ADAPTER_WEIGHTS).is_file() else ADAPTER_WEIGHTS
+    index = folder / WEIGHTS_INDEX
+    if not index.is_file():
+        return None if (folder / WEIGHTS).is_file() else WEIGHTS
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise ModelFailed(f"{WEIGHTS_INDEX} lists no weights")
+    return next((shard for shard in sorted(set(weight_map.values())) if not (folder / shard).is_file()), None)
+
+
+def size_of(folder: Path) -> CheckpointSize:
+    """How much the safetensors of a folder are, by their headers.
+
+    Raises:
+        ModelFailed: a file cannot be read.
+    """
+    files = list(folder.glob("*.safetensors"))
+    return CheckpointSize(
+        numbers=sum(_numbers_in(file) for file in files), weight_bytes=sum(file.stat().st_size for file in files)
+    )
+
+
+def is_quantized(folder: Path) -> bool:
+    """Whether a checkpoint's own weights are quantised already."""
+    return "quantization_config" in read_json(folder / CONFIG)
+
+
+def _numbers_in(file: Path) -> int:
+    try:
+        with safetensors.safe_open(file, "numpy") as weights:
+            return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ModelFailed(f"{file.name} cannot be read ({type(error).__name__})") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """An object in a JSON file, an empty one where it is something else; raises ModelFailed where it is no JSON."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFailed(f"{path.name} cannot be read ({type(error).__name__})") from error
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,55 @@
+"""Weights in 8 or 4 bits, by bitsandbytes: for checkpoints that would not fit the GPU's memory otherwise."""
+
+import importlib.util
+import logging
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from paligemma_engine.checkpoints.files import is_quantized
+from paligemma_engine.config import EngineConfig
+from paligemma_engine.errors import ModelFailed
+
+_LIBRARY: Final = "bitsandbytes"
+# The text model's layers are what is large. The head is the embedding, and the picture is where masks come from.
+_KEPT: Final = ["lm_head", "model.vision_tower", "model.multi_modal_projector"]
+
+
+def arguments(config: EngineConfig, folder: Path, *, dtype: torch.dtype) -> dict[str, Any]:
+    """What `from_pretrained` must be told besides to load a checkpoint quantised; nothing for one as it is.
+
+    8 bits are LLM.int8 (https://arxiv.org/abs/2208.07339), 4 bits are NF4 (https://arxiv.org/abs/2305.14314). A
+    checkpoint that is quantised already stays as it is.
+
+    Args:
+        config: settings.
+        folder: of the checkpoint.
+        dtype: what is computed in.
+
+    Raises:
+        ModelFailed: the libraries for it are not installed.
+    """
+    own = is_quantized(folder)
+    if config.quantization == "off" and not own:
+        return {}
+    if importlib.util.find_spec(_LIBRARY) is None:
+        raise ModelFailed(
+            f"quantised weights need {_LIBRARY}; install it (pip install --group quantization), or set "
+            "QUANTIZATION=off and choose a checkpoint that is not quantised"
+        )
+    # A line for every layer of every step otherwise: that LLM.int8 rounds its input to float16 first, as is published.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+    return {} if own else {"quantization_config": _quantization_config(config.quantization, dtype)}
+
+
+def _quantization_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=_KEPT)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,  # float32 if nobody says
+        llm_int8_skip_modules=_KEPT,
+    )

@@ -1,0 +1,69 @@
+"""A step's graph is held against the step itself before a request depends on it."""
+
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar
+
+import torch
+
+from paligemma_engine.device.cuda_graph import CapturesSteps
+from paligemma_engine.errors import ModelFailed
+
+Output = TypeVar("Output")
+Output_co = TypeVar("Output_co", covariant=True)
+
+_log = logging.getLogger(__name__)
+
+# The same kernels in the same order: what differs beyond rounding is wrong.
+_RELATIVE_TOLERANCE: Final = 0.02
+_ABSOLUTE_TOLERANCE: Final = 1e-3
+
+
+class RehearsedStep(Protocol[Output_co]):
+    """A prefill, a decode step, or the vision tower."""
+
+    def __call__(self) -> Output_co:
+        """Runs it on the inputs that are there."""
+
+    def rehearse(self, number: int) -> None:
+        """Puts made-up inputs there: for each number, from 0, other ones, and for the same number the same ones."""
+
+
+def capture_checked(step: RehearsedStep[Output], capture: CapturesSteps, *, strict: bool) -> Callable[[], Output]:
+    """The step's graph, or the step itself where its graph cannot be had or answers differently.
+
+    Args:
+        step: what is captured, and run without a graph to compare.
+        capture: makes the graph.
+        strict: whether a step without a graph is an error.
+
+    Raises:
+        ModelFailed: the graph is not usable, where that is an error; says what to set.
+    """
+    try:
+        step.rehearse(0)
+        replay = capture(step)
+        step.rehearse(1)  # not what was there at the capture: a graph must read what is there when it runs
+        plain = [tensor.clone() for tensor in _tensors(step())]
+        step.rehearse(1)
+        if all(map(_alike, _tensors(replay()), plain)):
+            return replay
+        problem = "its CUDA graph answered differently"
+    except RuntimeError as error:  # as torch's own errors are; where the GPU is lost, the next call says so, too
+        problem = f"its CUDA graph failed ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+    if strict:
+        raise ModelFailed(f"a step cannot be captured: {problem}; set CUDA_GRAPHS=auto or off")
+    _log.warning("%s runs without a CUDA graph, and takes longer: %s", type(step).__name__, problem)
+    return step
+
+
+def _tensors(output: object) -> tuple[torch.Tensor, ...]:
+    outputs = output if isinstance(output, tuple) else (output,)
+    return tuple(tensor for tensor in outputs if isinstance(tensor, torch.Tensor))
+
+
+def _alike(replayed: torch.Tensor, plain: torch.Tensor) -> bool:
+    """Whether tokens are equal, or log-probabilities and features close."""
+    if not plain.is_floating_point():
+        return torch.equal(replayed, plain)
+    return torch.allclose(replayed, plain, rtol=_RELATIVE_TOLERANCE, atol=_ABSOLUTE_TOLERANCE, equal_nan=True)

@@ -1,0 +1,113 @@
+"""How the model's steps are run: what a GPU wants otherwise than a CPU."""
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Self
+
+from paligemma_engine.device.cuda_graph import Capture, CapturesSteps
+from paligemma_engine.model.attention import FUSED_ATTENTION, GROUPED_ATTENTION
+from paligemma_engine.model.fused_tiles import FusedTiles
+from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS
+
+SHORT_PROMPT_TOKENS: Final = 32  # a few words, as most prompts are
+PROMPT_PADDING: Final = (SHORT_PROMPT_TOKENS, MAX_PROMPT_TOKENS)
+
+
+class CudaGraphs(enum.StrEnum):
+    """Whether steps on a GPU are captured, so that one launch starts all of their kernels.
+
+    AUTO: where that works; a step whose graph fails or answers differently runs without one.
+    ON: always; where one cannot be captured, the model does not start.
+    """
+
+    OFF = enum.auto()
+    AUTO = enum.auto()
+    ON = enum.auto()
+
+
+class Compiled(enum.Enum):
+    """What torch.compile makes one function of.
+
+    STEPS: each step, of whatever kind. Least time for each call.
+    LAYERS: a layer, which then serves all layers of its kind. A small part of the time to compile, but the call of each
+        layer costs the host time; a captured step has no such calls.
+    """
+
+    STEPS = enum.auto()
+    LAYERS = enum.auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """Choices that change the time a step takes, and not what it answers. The defaults are the CPU's.
+
+    Attributes:
+        steps_ahead: how many prefills and decode steps may be unread when the next one is started. On the CPU nothing
+            runs beside the caller.
+        prompt_padding: the numbers of text tokens that prompts are padded to; none: each runs at its own length.
+        length_step: decode steps are built for rows seen to a multiple of this; None: to their end. On the CPU
+            attention over empty positions is what costs; on a GPU each length would be one more graph to capture, and
+            most positions are the image's anyway.
+        cuda_graphs: whether steps are captured.
+        make_capture: what captures the steps of one runner.
+        compiled: what torch.compile fuses, if anything.
+        attention: name of the text model's attention function. The fused one was slower on a CPU; where nothing is
+            compiled it writes the scores out, too, and slowly.
+        tiles: of the fused attention; None: PyTorch's own.
+    """
+
+    steps_ahead: int = 0
+    prompt_padding: tuple[int, ...] = ()
+    length_step: int | None = 64
+    cuda_graphs: CudaGraphs = CudaGraphs.OFF
+    make_capture: Callable[[], CapturesSteps] = Capture
+    compiled: Compiled | None = None
+    attention: str = GROUPED_ATTENTION
+    tiles: FusedTiles | None = None
+
+    @classmethod
+    def compiled_on_cpu(cls) -> Self:
+        """Few shapes, for each is compiled by itself."""
+        return cls(prompt_padding=PROMPT_PADDING, length_step=None, compiled=Compiled.STEPS)
+
+    @classmethod
+    def on_gpu(
+        cls,
+        *,
+        cuda_graphs: CudaGraphs = CudaGraphs.AUTO,
+        compiled: bool = False,
+        fused_attention: bool = True,
+        tiles: FusedTiles | None = None,
+    ) -> Self:
+        """What a GPU wants; attention is fused only where it is compiled, and where it fits."""
+        return cls(
+            steps_ahead=1,
+            prompt_padding=PROMPT_PADDING,
+            length_step=None,
+            cuda_graphs=cuda_graphs,
+            compiled=Compiled.LAYERS if compiled else None,
+            attention=FUSED_ATTENTION if compiled and fused_attention else GROUPED_ATTENTION,
+            tiles=tiles if compiled and fused_attention else None,
+        )
+
+    def __str__(self) -> str:
+        compiled = f"compiled by {self.compiled.name.lower()}" if self.compiled else "not compiled"
+        captured = "not captured" if self.cuda_graphs is CudaGraphs.OFF else "captured"
+        tiles = f" (tiles {self.tiles})" if self.tiles else ""
+        return f"{self.attention} attention{tiles}, {compiled}, {captured}"
+
+    def length_buckets(self, max_length: int) -> list[int]:
+        """The numbers of positions that decode steps are built for."""
+        if self.length_step is None:
+            return [max_length]
+        return [*range(self.length_step, max_length, self.length_step), max_length]
+
+    def padded(self, text_tokens: int) -> int:
+        """How many text tokens a prompt of so many is run with."""
+        return next((padded for padded in self.prompt_padding if padded >= text_tokens), text_tokens)
+
+
+def row_buckets(slots: int) -> list[int]:
+    """The row counts that a decode step is built for: powers of two, and all slots."""
+    return sorted({slots, *(1 << power for power in range(slots.bit_length()) if 1 << power < slots)})

@@ -1,0 +1,201 @@
+"""Runs the model for the scheduler: one prefill, or one decode step for a bucket of rows."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+import torch
+
+from paligemma_engine.answers.grammar import Grammar
+from paligemma_engine.checkpoints.checkpoint import Checkpoint
+from paligemma_engine.device.checked_capture import Output, RehearsedStep, capture_checked
+from paligemma_engine.device.compilation import compile_layers, compile_step, unlimited
+from paligemma_engine.device.cuda_graph import on_device
+from paligemma_engine.device.feature_cache import ImageFeatures
+from paligemma_engine.device.run_options import Compiled, CudaGraphs, Execution, row_buckets
+from paligemma_engine.device.threads import CpuThreads
+from paligemma_engine.metrics import IMAGE_FEATURES, EngineMetrics
+from paligemma_engine.model.attention import use_attention
+from paligemma_engine.model.decode_step import DecodeStep, SlotState
+from paligemma_engine.model.greedy_head import Picker
+from paligemma_engine.model.kv_cache import SlotCache
+from paligemma_engine.model.prefill_step import PrefillInputs, PrefillStep
+from paligemma_engine.model.read_back import ReadBack, RunningStep
+from paligemma_engine.model.rms_norm import ready_norms
+from paligemma_engine.model.vision_step import VisionStep
+from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS, slot_length, tokenize_prompt
+from paligemma_engine.preparation.prompts import split_prompt
+from paligemma_engine.requests.prepared import LEVELS, PreparedImage, PreparedPrompt
+from paligemma_engine.scheduling.scheduler import DeviceLost
+
+Step = Callable[[], tuple[torch.Tensor, torch.Tensor]]
+
+
+class ModelRunner:
+    """A checkpoint with its slots. Not thread-safe: the engine thread owns it."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        slots: int,
+        max_new_tokens: int,
+        grammar: bool,
+        feature_cache_bytes: int = 0,
+        metrics: EngineMetrics | None = None,
+        execution: Execution | None = None,
+    ) -> None:
+        """Allocates the slots, and builds the decode steps; on a GPU that runs them.
+
+        Args:
+            checkpoint: what to run.
+            slots: how many sequences can run at once.
+            max_new_tokens: the longest answer.
+            grammar: whether answers are kept well-formed.
+            feature_cache_bytes: how much of the vision tower's output is kept.
+            metrics: counts where features came from.
+            execution: how steps are run; None: eagerly.
+
+        Raises:
+            ModelFailed: a step cannot be captured, where the execution insists on it.
+        """
+        self._checkpoint = checkpoint
+        self._metrics = metrics or EngineMetrics()
+        self._device: torch.device = checkpoint.model.device
+        self._grammar = Grammar.build(checkpoint.vocabulary, enabled=grammar)
+        self._picker = Picker(checkpoint.model, self._grammar)
+        self._cache = SlotCache.allocate(
+            checkpoint.model.config.get_text_config(),
+            slots=slots,
+            max_length=slot_length(checkpoint, max_new_tokens),
+            dtype=checkpoint.model.lm_head.weight.dtype,
+            device=self._device,
+        )
+        self._state = SlotState.allocate(slots, self._device)
+        self._execution = execution or Execution()
+        use_attention(checkpoint.model.model.language_model, self._execution.attention, self._execution.tiles)
+        ready_norms(checkpoint.model.model.language_model)
+        if self._execution.compiled is Compiled.LAYERS:
+            compile_layers(checkpoint.model, self._picker)
+        with on_device(self._device):
+            captured = self._execution.cuda_graphs is not CudaGraphs.OFF
+            self._capture = self._execution.make_capture() if captured else None
+        self._vision = VisionStep(checkpoint.model).eval()
+        self._features = ImageFeatures(self._features_of, max_bytes=feature_cache_bytes)
+        self._read_back = ReadBack(slots=slots, steps_ahead=self.steps_ahead, device=self._device)
+        self._cpu_threads = CpuThreads(vary=self._execution.compiled is None) if self._device.type == "cpu" else None
+        self._running = 0  # in the newest step
+        self._positions = [0] * slots  # the host's copy, so that no step has to wait for the device
+        self._inputs = PrefillInputs.allocate(
+            checkpoint.model, image_tokens=checkpoint.image_token_count, max_text_tokens=MAX_PROMPT_TOKENS
+        )
+        self._prefill_steps: dict[int, Step] = {}
+        # The largest first: the memory of its graph serves the others.
+        for text_tokens in reversed(self._execution.prompt_padding):
+            self._prefill_step(text_tokens)
+        self._see: Callable[[], torch.Tensor] = self._prepare_step(self._vision)
+        self._row_buckets = row_buckets(slots)
+        self._length_buckets = self._execution.length_buckets(self._cache.max_length)
+        self._steps = {
+            (rows, length): self._prepare_step(
+                DecodeStep(checkpoint.model, self._cache, self._state, self._picker, rows=rows, length=length).eval()
+            )
+            for rows in reversed(self._row_buckets)
+            for length in self._length_buckets
+        }
+
+    @property
+    def slots(self) -> int:
+        """How many sequences can run at once."""
+        return self._cache.slots
+
+    @property
+    def execution(self) -> Execution:
+        """How its steps are run."""
+        return self._execution
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """The tokens that end a sequence."""
+        return self._checkpoint.vocabulary.eos_ids
+
+    def prefill(self, slot: int, prompt: PreparedPrompt) -> RunningStep:
+        """Starts to put a prompt into a slot."""
+        self._metrics.count(IMAGE_FEATURES, source="kept" if prompt.image in self._features else "computed")
+        try:
+            return self._prefill(slot, prompt)
+        except torch.AcceleratorError as error:  # after one, a GPU answers every call with the same
+            raise DeviceLost(str(error)) from error
+
+    @torch.inference_mode()
+    def _prefill(self, slot: int, prompt: PreparedPrompt) -> RunningStep:
+        if self._cpu_threads is not None:
+            self._cpu_threads.use_for(self._running + 1)
+        text_ids = prompt.input_ids[self._checkpoint.image_token_count :]
+        grammar_state = self._grammar.start[prompt.asked.task]
+        with on_device(self._device):
+            self._cache.clear(slot)
+            features = self._features.of(prompt.image)
+            self._inputs.fill(features=features, text_ids=text_ids, slot=slot, grammar_state=grammar_state)
+            outputs = self._prefill_step(self._execution.padded(len(text_ids)))()
+            self._positions[slot] = len(prompt.input_ids)
+            return self._read_back.start({slot: 0}, *outputs)
+
+    def _prefill_step(self, text_tokens: int) -> Step:
+        if text_tokens not in self._prefill_steps:
+            model, cache, state = self._checkpoint.model, self._cache, self._state
+            length = self._checkpoint.image_token_count + text_tokens
+            step = PrefillStep(model, cache, state, self._picker, self._inputs, length=length).eval()
+            self._prefill_steps[text_tokens] = self._prepare_step(step)
+        return self._prefill_steps[text_tokens]
+
+    @property
+    def steps_ahead(self) -> int:
+        """How many prefills and decode steps may be unread when the next one is started."""
+        return self._execution.steps_ahead
+
+    @torch.inference_mode()
+    def decode(self, slots: Collection[int]) -> RunningStep:
+        """Starts a step for these occupied slots."""
+        self._running = len(slots)
+        if self._cpu_threads is not None:
+            self._cpu_threads.use_for(self._running)
+        rows = next(rows for rows in self._row_buckets if rows > max(slots))
+        # A sequence whose last token is still unread may stand at the end of its row.
+        longest = min(max(self._positions[slot] for slot in slots) + 1, self._cache.max_length)
+        length = next(length for length in self._length_buckets if length >= longest)
+        for slot in slots:
+            self._positions[slot] += 1
+        with on_device(self._device):
+            return self._read_back.start({slot: slot for slot in slots}, *self._steps[rows, length]())
+
+    def warm_up(self) -> None:
+        """Runs everything once, so that no request pays for a first time."""
+        size: Any = self._checkpoint.processor.image_processor.size
+        height, width = size["height"], size["width"]
+        no_pixels = np.zeros((height, width, 3), np.uint8)
+        blank = PreparedImage(no_pixels, (height, width), b"", np.zeros((3, LEVELS), np.float32))
+        asked = split_prompt("segment cat")[0]
+        with torch.inference_mode(), on_device(self._device), unlimited():
+            self._prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))
+            self._features.clear()
+            for text_tokens in self._execution.prompt_padding:
+                self._prefill_step(text_tokens)()
+            for step in self._steps.values():
+                step()
+            if self._cpu_threads is not None:
+                self._cpu_threads.calibrate(self._steps[self._row_buckets[0], self._length_buckets[0]])
+
+    def _features_of(self, image: PreparedImage) -> torch.Tensor:
+        self._vision.show(image)
+        return self._see()
+
+    @torch.inference_mode()
+    def _prepare_step(self, step: RehearsedStep[Output]) -> Callable[[], Output]:
+        """A step as the device wants it; capturing runs it, so no slot may be occupied."""
+        if self._execution.compiled is Compiled.STEPS:
+            return compile_step(step)
+        if self._capture is None:
+            return step
+        with on_device(self._device), unlimited():
+            return capture_checked(step, self._capture, strict=self._execution.cuda_graphs is CudaGraphs.ON)

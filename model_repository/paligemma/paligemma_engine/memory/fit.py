@@ -1,0 +1,129 @@
+"""Whether a checkpoint fits: what it takes, against what the device, the host and the disk can give.
+
+before a download    by the sizes that the hub lists     against the most that there can be, and the disk
+before an eviction   by the headers of its files         against the most that there can be
+before it is read    the same                            against what is free
+"""
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import torch
+from transformers import AutoConfig
+
+from paligemma_engine.checkpoints.files import CheckpointFiles, CheckpointSize, is_quantized
+from paligemma_engine.checkpoints.loading import torch_dtype
+from paligemma_engine.config import EngineConfig
+from paligemma_engine.errors import ModelFailed
+from paligemma_engine.memory.release import free_gpu_bytes, free_host_bytes
+from paligemma_engine.memory.slot_plan import SLOTS_ON_CPU, MemoryNeed, too_large
+from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS
+
+DISK_RESERVE_BYTES: Final = 1_000_000_000  # left for others when a download has ended
+_GIGABYTE: Final = 1_000_000_000
+
+# At least: what is not quantised, the embedding first of all, takes more.
+_QUANTIZED_BYTES: Final = {"8bit": 1.0, "4bit": 0.5}
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Memory that is needed, or that can be had, in bytes.
+
+    Attributes:
+        gpu_bytes: of the GPU; 0 on the CPU, where everything is the host's.
+        host_bytes: of the host, within the container's limit.
+    """
+
+    gpu_bytes: int
+    host_bytes: int
+
+    @classmethod
+    def free(cls, device: str) -> Self:
+        """What is free now."""
+        on_gpu = torch.device(device).type == "cuda"
+        return cls(gpu_bytes=free_gpu_bytes(torch.device(device)) if on_gpu else 0, host_bytes=free_host_bytes())
+
+    @classmethod
+    def needed(cls, config: EngineConfig, files: CheckpointFiles, size: CheckpointSize) -> Self:
+        """What a checkpoint takes with its slots; on a GPU with one of them: there are as many as fit.
+
+        Args:
+            config: settings.
+            files: of which only the small ones are read.
+            size: of the checkpoint, an adapter's base.
+
+        Raises:
+            ModelFailed: its config.json cannot be read.
+        """
+        as_they_are = size.numbers * torch_dtype(config).itemsize
+        weight_bytes, merge_bytes = as_they_are, 0
+        if is_quantized(files.folder):
+            weight_bytes = size.weight_bytes
+        elif config.quantization != "off":
+            weight_bytes = math.ceil(size.numbers * _QUANTIZED_BYTES[config.quantization])
+            merge_bytes = as_they_are if files.adapter else 0
+        need = _beside_weights(config, files.folder)
+        if torch.device(config.device).type == "cuda":
+            slots = config.max_slots or 1
+            return cls(gpu_bytes=weight_bytes + need.for_slots(slots), host_bytes=merge_bytes)
+        slots = config.max_slots or SLOTS_ON_CPU
+        return cls(gpu_bytes=0, host_bytes=weight_bytes + merge_bytes + slots * need.slot_bytes)
+
+    def at_least(self, other: Self) -> Self:
+        """The larger of each."""
+        return type(self)(max(self.gpu_bytes, other.gpu_bytes), max(self.host_bytes, other.host_bytes))
+
+    def fits(self, available: Self) -> bool:
+        """Whether this need can be met."""
+        return self.gpu_bytes <= available.gpu_bytes and self.host_bytes <= available.host_bytes
+
+    def require(self, available: Self, model_id: str) -> None:
+        """Raises ModelFailed where this need of a checkpoint cannot be met; says what to set."""
+        if self.gpu_bytes > available.gpu_bytes:
+            raise ModelFailed(
+                f"{model_id} needs {_amount(self.gpu_bytes)} of the GPU's memory, of which it can have "
+                f"{_amount(available.gpu_bytes)}; {too_large()}"
+            )
+        if self.host_bytes > available.host_bytes:
+            raise ModelFailed(
+                f"{model_id} needs {_amount(self.host_bytes)} of the host's memory, of which it can have "
+                f"{_amount(available.host_bytes)}; raise the container's limit, set a lower MAX_SLOTS, or choose a "
+                "smaller checkpoint"
+            )
+
+
+def require_disk(size: CheckpointSize, folder: Path, model_id: str) -> None:
+    """Raises ModelFailed where a download would leave less than DISK_RESERVE_BYTES on the disk of a folder."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    if size.download_bytes and size.download_bytes + DISK_RESERVE_BYTES > free_bytes:
+        raise ModelFailed(
+            f"{model_id} is {_amount(size.download_bytes)} to download, and {_amount(free_bytes)} are free in "
+            f"{folder}, of which {_amount(DISK_RESERVE_BYTES)} stay free; make room, or choose a smaller checkpoint"
+        )
+
+
+def _beside_weights(config: EngineConfig, folder: Path) -> MemoryNeed:
+    try:
+        read: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        image_tokens = (read.vision_config.image_size // read.vision_config.patch_size) ** 2
+        return MemoryNeed.of(
+            read.get_text_config(),
+            prompt_length=image_tokens + MAX_PROMPT_TOKENS,
+            max_new_tokens=config.max_new_tokens,
+            dtype=torch_dtype(config),
+            feature_cache_bytes=config.feature_cache_bytes,
+            captured=config.cuda_graphs != "off" and config.quantization == "off" and not is_quantized(folder),
+        )
+    except Exception as error:  # a checkpoint can be wrong in any way
+        raise ModelFailed(
+            f"{config.model_id} has a config.json that cannot be used ({type(error).__name__})"
+        ) from error
+
+
+def _amount(size_bytes: int) -> str:
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= _GIGABYTE else f"{size_bytes / 1e6:.0f} MB"

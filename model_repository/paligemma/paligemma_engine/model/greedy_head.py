@@ -1,0 +1,51 @@
+"""From the text model's last hidden state to the next token."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from paligemma_engine.answers.grammar import Grammar
+
+
+class Picker(nn.Module):
+    """The model's head, and the choice of the next token: greedy, within the grammar."""
+
+    allowed: torch.Tensor
+    next_state: torch.Tensor
+    classes: torch.Tensor
+
+    def __init__(self, model: Any, grammar: Grammar) -> None:
+        super().__init__()
+        self.lm_head = model.lm_head
+        self.softcap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        for name in ("allowed", "next_state", "classes"):
+            self.register_buffer(name, torch.from_numpy(getattr(grammar, name)).to(model.device))
+
+    def forward(
+        self, hidden: torch.Tensor, grammar_states: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The tokens, their log-probabilities, and the grammar's states after them.
+
+        Args:
+            hidden: [B, hidden], the last states of the sequences' last tokens.
+            grammar_states: int64[B].
+
+        Returns:
+            int64[B], float32[B] (under the full distribution, not the one that the grammar leaves), int64[B].
+        """
+        logits = self._logits(hidden)
+        token_ids = logits.masked_fill(~self.allowed[grammar_states], -torch.inf).argmax(-1)
+        logprobs = logits.gather(-1, token_ids[:, None])[:, 0] - logits.logsumexp(-1)
+        return token_ids, logprobs, self.next_state[grammar_states, self.classes[token_ids]]
+
+    def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """float32[B, V], with Gemma 2's softcap where the model has one.
+
+        The softcap is taken in float32. transformers takes it in the model's dtype: in bfloat16, where logits between
+        16 and 32 are multiples of 1/8, it brings neighbours together, and argmax takes the first of them. In float32
+        they stay apart, and answers are closer to those of the float32 model. A float32 model answers the same either
+        way.
+        """
+        logits: torch.Tensor = self.lm_head(hidden).float()
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap

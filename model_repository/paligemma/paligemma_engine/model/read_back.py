@@ -1,0 +1,71 @@
+"""Brings what a step chose to the host; from a GPU while the next step is running already."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+
+from paligemma_engine.scheduling.scheduler import PickedToken
+
+
+@dataclass(frozen=True, slots=True)
+class RunningStep:
+    """A prefill or decode step that was started.
+
+    Attributes:
+        row_of: by slot, the row of the outputs that is of interest.
+        token_ids: int64[rows], on the host.
+        logprobs: float32[rows], on the host.
+        arrived: when the two are there; None: they are.
+    """
+
+    row_of: Mapping[int, int]
+    token_ids: torch.Tensor
+    logprobs: torch.Tensor
+    arrived: torch.cuda.Event | None = None
+
+    def read(self) -> dict[int, PickedToken]:
+        """The token of each slot; waits for the step to end."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        token_ids, logprobs = self.token_ids.tolist(), self.logprobs.tolist()
+        return {slot: PickedToken(token_ids[row], logprobs[row]) for slot, row in self.row_of.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _PinnedBuffer:
+    """Where the copy of a step's outputs goes; pinned, since only then the host need not wait for it."""
+
+    token_ids: torch.Tensor
+    logprobs: torch.Tensor
+    arrived: torch.cuda.Event
+
+    @classmethod
+    def allocate(cls, slots: int) -> Self:
+        return cls(
+            torch.empty(slots, dtype=torch.long, pin_memory=True),
+            torch.empty(slots, dtype=torch.float32, pin_memory=True),
+            torch.cuda.Event(blocking=True),  # a wait costs no core
+        )
+
+
+class ReadBack:
+    """Starts the copies; the engine thread owns it."""
+
+    def __init__(self, *, slots: int, steps_ahead: int, device: torch.device) -> None:
+        """`steps_ahead` steps may be unread when the next one is started."""
+        count = steps_ahead + 1 if device.type == "cuda" else 0
+        self._buffers = [_PinnedBuffer.allocate(slots) for _ in range(count)]
+
+    def start(self, row_of: Mapping[int, int], token_ids: torch.Tensor, logprobs: torch.Tensor) -> RunningStep:
+        """A step's outputs int64[rows] and float32[rows], which the next step on a GPU may overwrite, on their way."""
+        if not self._buffers:
+            return RunningStep(row_of, token_ids, logprobs)
+        buffer = self._buffers.pop(0)
+        self._buffers.append(buffer)
+        rows = len(token_ids)
+        buffer.token_ids[:rows].copy_(token_ids, non_blocking=True)
+        buffer.logprobs[:rows].copy_(logprobs, non_blocking=True)
+        buffer.arrived.record()
+        return RunningStep(row_of, buffer.token_ids, buffer.logprobs, buffer.arrived)

@@ -1,0 +1,54 @@
+"""A picture through the vision tower: fixed shape, no host sync, so that a CUDA graph can hold it."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from paligemma_engine.model.upload import Upload
+from paligemma_engine.requests.prepared import LEVELS, PreparedImage
+
+
+class VisionStep(nn.Module):
+    """The picture in `pixel_values`, float[1, 3, height, width], which the next one overwrites."""
+
+    pixel_values: torch.Tensor
+    pixels: torch.Tensor
+    levels: torch.Tensor
+    channels: torch.Tensor
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.vision_tower, self.projector = model.model.vision_tower, model.model.multi_modal_projector
+        weights, side = model.lm_head.weight, model.config.vision_config.image_size
+        pixel_values = torch.zeros(1, 3, side, side, dtype=weights.dtype, device=weights.device)
+        self.register_buffer("pixel_values", pixel_values)
+        self.register_buffer("pixels", torch.zeros(side, side, 3, dtype=torch.uint8, device=weights.device))
+        self.register_buffer("levels", torch.zeros(3, LEVELS, device=weights.device))
+        self.register_buffer("channels", torch.arange(3, device=weights.device)[:, None, None])
+        self._levels_of: NDArray[np.float32] | None = None
+        self._upload_values, self._upload_pixels = Upload(pixel_values[0]), Upload(self.pixels)
+
+    def show(self, image: PreparedImage) -> None:
+        """Puts the next picture in; the device may still be looking at the one before."""
+        if image.normalized.shape == tuple(self.pixel_values.shape[1:]):
+            self._upload_values(torch.from_numpy(image.normalized))
+            return
+        self._upload_pixels(torch.from_numpy(image.input_image))
+        if self._levels_of is not image.normalized:  # one table serves all pictures of a checkpoint
+            self._levels_of = image.normalized
+            self.levels.copy_(torch.from_numpy(image.normalized))
+        level = self.pixels.permute(2, 0, 1).long()
+        self.pixel_values[0].copy_(self.levels[self.channels, level])
+
+    def rehearse(self, number: int) -> None:
+        """Puts a made-up picture in, so that runs can be compared; each number, from 0, stands for another one."""
+        brightest = 1 / (1 + number)
+        self.pixel_values.copy_(torch.linspace(-1, brightest, self.pixel_values.numel()).view_as(self.pixel_values))
+
+    def forward(self) -> torch.Tensor:
+        """The features [1, image tokens, hidden] that the text model reads."""
+        features: torch.Tensor = self.projector(self.vision_tower(self.pixel_values).last_hidden_state)
+        return features

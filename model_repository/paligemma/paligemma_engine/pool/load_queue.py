@@ -1,0 +1,202 @@
+"""Checkpoints that requests wait for: one thread fetches them, one loads them, one watches over those who wait.
+
+add  ->  loader: load  -------------------------------------------->  whoever loads takes the requests
+                   |  files are not here        ^
+                   v                            |  files are here
+                 fetcher: fetch  ---------------+
+"""
+
+import logging
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from paligemma_engine.checkpoints.files import CheckpointFiles
+from paligemma_engine.errors import EngineError, Loading, ModelFailed, Overloaded
+from paligemma_engine.memory.release import release_memory
+from paligemma_engine.pool.recent_failures import RecentFailures
+from paligemma_engine.requests.ticket import Ticket, cancelled_error, has_room_for_files, stopping_error
+
+_log = logging.getLogger(__name__)
+
+_PAUSE_S: Final = 1.0  # of the watching thread after a failure of its own
+_LONGEST_WAIT_S: Final = 3600.0  # a caller's deadline may be further away than a thread can wait
+
+
+@dataclass(eq=False, slots=True)
+class Wanted:
+    """A checkpoint that requests wait for.
+
+    Attributes:
+        model_id: which.
+        tickets: of those requests.
+        must_be_fetched: whether files of it are known not to be here.
+        files: where they are, once that is known.
+    """
+
+    model_id: str
+    tickets: list[Ticket] = field(default_factory=list)
+    must_be_fetched: bool = False
+    files: CheckpointFiles | None = None
+
+
+Step = Callable[[Wanted], None]
+Refuse = Callable[[Ticket, EngineError], None]
+
+
+class LoadQueue:
+    """What is wanted, the longest first. Safe to use from any thread."""
+
+    def __init__(self, *, max_waiting: int, load: Step, fetch: Step, refuse: Refuse) -> None:
+        """Starts the threads.
+
+        Args:
+            max_waiting: requests.
+            load: loads a checkpoint and takes its requests, or puts it back to be fetched; runs in the loader thread.
+            fetch: fetches its files and puts it back to be loaded; runs in the fetcher thread.
+            refuse: answers a request; must not raise.
+        """
+        self._max_waiting = max_waiting
+        self._refuse = refuse
+        self._changed = threading.Condition()  # guards the next three
+        self._failures = RecentFailures()
+        self._wanted: OrderedDict[str, Wanted] = OrderedDict()
+        self._closed = False
+        steps: dict[str, Callable[[], None]] = {
+            "loader": lambda: self._serve(load, must_be_fetched=False),
+            "fetcher": lambda: self._serve(fetch, must_be_fetched=True),
+            "waiting": self._watch,
+        }
+        for name, step in steps.items():
+            threading.Thread(target=step, name=name, daemon=True).start()
+
+    def add(self, model_id: str, ticket: Ticket) -> None:
+        """A request wants a checkpoint; raises EngineError where it shall not wait."""
+        with self._changed:
+            if self._closed:
+                raise stopping_error()
+            if error := self._failures.error_of(model_id):
+                raise error
+            waiting = [ticket for wanted in self._wanted.values() for ticket in wanted.tickets]
+            if len(waiting) >= self._max_waiting or not has_room_for_files(waiting):
+                raise Loading(f"{model_id} is not loaded, and enough requests wait for a load; try again later")
+            self._wanted.setdefault(model_id, Wanted(model_id)).tickets.append(ticket)
+            self._changed.notify_all()
+
+    def put_back(self, wanted: Wanted, files: CheckpointFiles | None) -> None:
+        """Passes a checkpoint on: to the loader with its files, to the fetcher without."""
+        with self._changed:
+            wanted.files, wanted.must_be_fetched = files, files is None
+            self._changed.notify_all()
+
+    def is_wanted(self, wanted: Wanted) -> bool:
+        """Whether somebody still waits for it."""
+        with self._changed:
+            return bool(wanted.tickets)
+
+    def take_loaded(self, wanted: Wanted) -> list[Ticket]:
+        """The requests for a checkpoint that is loaded; nobody wants it from now on."""
+        with self._changed:
+            self._failures.remove(wanted.model_id)
+            return self._take(wanted)
+
+    def wake(self) -> None:
+        """Looks for requests that were cancelled."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Refuses those who wait, and all others from now on; loads in hand go on."""
+        with self._changed:
+            self._closed = True
+            tickets = [ticket for wanted in self._wanted.values() for ticket in wanted.tickets]
+            for wanted in self._wanted.values():
+                wanted.tickets = []
+            self._changed.notify_all()
+        for ticket in tickets:
+            self._refuse(ticket, stopping_error())
+
+    def _serve(self, step: Step, *, must_be_fetched: bool) -> None:
+        """Loader and fetcher thread: whatever a step raises ends the wait for its checkpoint, and not the thread."""
+        while wanted := self._next(must_be_fetched=must_be_fetched):
+            try:
+                step(wanted)
+                continue
+            except BaseException as error:  # a panic in Rust is no Exception
+                failure = _explain(wanted, error)
+            self._give_up(wanted, failure)  # here nothing refers to what was loaded so far
+
+    def _next(self, *, must_be_fetched: bool) -> Wanted | None:
+        """Waits for a checkpoint in that state; None when the queue closes."""
+        with self._changed:
+            while not self._closed:
+                for wanted in list(self._wanted.values()):
+                    if wanted.must_be_fetched is not must_be_fetched:
+                        continue
+                    if wanted.tickets:
+                        return wanted
+                    del self._wanted[wanted.model_id]  # everybody has gone meanwhile
+                self._changed.wait()
+        return None
+
+    def _give_up(self, wanted: Wanted, failure: EngineError) -> None:
+        with self._changed:
+            if not isinstance(failure, Loading | Overloaded):  # those are about this server
+                failure = self._failures.add(wanted.model_id, failure)
+            tickets = self._take(wanted)
+        for ticket in tickets:
+            self._refuse(ticket, failure)
+        release_memory()
+
+    def _take(self, wanted: Wanted) -> list[Ticket]:
+        if self._wanted.get(wanted.model_id) is wanted:
+            del self._wanted[wanted.model_id]
+        tickets, wanted.tickets = wanted.tickets, []
+        return tickets
+
+    def _watch(self) -> None:
+        """Watching thread: answers those whose caller has gone or whose time is up; what they want is still loaded."""
+        while not self._closed:
+            try:
+                for ticket in self._take_over():
+                    self._refuse(ticket, _end_of_waiting(ticket))
+            except BaseException:
+                _log.exception("the thread that watches over waiting requests failed, and goes on")
+                time.sleep(_PAUSE_S)
+
+    def _take_over(self) -> list[Ticket]:
+        """Waits until there are such requests, or anything changes."""
+        with self._changed:
+            over = self._ended(time.monotonic())
+            if not over and not self._closed:
+                deadlines = [ticket.deadline for wanted in self._wanted.values() for ticket in wanted.tickets]
+                rest_s = min(deadlines, default=math.inf) - time.monotonic()
+                self._changed.wait(min(max(rest_s, 0.0), _LONGEST_WAIT_S))
+            return over
+
+    def _ended(self, now: float) -> list[Ticket]:
+        over: list[Ticket] = []
+        for wanted in self._wanted.values():
+            ended = [ticket for ticket in wanted.tickets if ticket.cancelled or now >= ticket.deadline]
+            over += ended
+            wanted.tickets = [ticket for ticket in wanted.tickets if ticket not in ended]
+        return over
+
+
+def _explain(wanted: Wanted, error: BaseException) -> EngineError:
+    """What to answer; logs it."""
+    if isinstance(error, EngineError):
+        _log.warning("%s was not loaded: %s", wanted.model_id, str(error))  # a handler may keep what it is given
+        return type(error)(*error.args)
+    _log.error("%s was not loaded", wanted.model_id, exc_info=error)
+    return ModelFailed(f"{wanted.model_id} cannot be loaded ({type(error).__name__}); the log has the cause")
+
+
+def _end_of_waiting(ticket: Ticket) -> EngineError:
+    if ticket.cancelled:
+        return cancelled_error()
+    return Loading(f"{ticket.request.model_id} is still being loaded; try again later")

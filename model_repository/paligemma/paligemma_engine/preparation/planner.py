@@ -1,0 +1,73 @@
+"""Plans a request: which sequences answer it, and what each is given."""
+
+import time
+
+from paligemma_engine.answers.repeats import RepeatDetector
+from paligemma_engine.checkpoints.checkpoint import Checkpoint
+from paligemma_engine.checkpoints.model_id import canonical
+from paligemma_engine.config import EngineConfig
+from paligemma_engine.errors import InvalidArgument, ModelNotAllowed
+from paligemma_engine.preparation.decoding import ImageLimits, configure_pillow, decode_image
+from paligemma_engine.preparation.pixels import ImagePreparer
+from paligemma_engine.preparation.prompt_tokens import tokenize_prompt
+from paligemma_engine.preparation.prompts import TargetPrompt, Task, split_prompt
+from paligemma_engine.requests.prepared import PreparedPrompt
+from paligemma_engine.requests.request import Request
+from paligemma_engine.requests.sequence import Sequence
+from paligemma_engine.requests.ticket import Ticket, cancelled_error, deadline_error
+
+
+class Planner:
+    """Checks requests and prepares their sequences; thread-safe, since it keeps no state of its own."""
+
+    def __init__(self, config: EngineConfig, checkpoint: Checkpoint) -> None:
+        self._config = config
+        self._checkpoint = checkpoint
+        self._limits = ImageLimits(max_bytes=config.max_image_bytes, max_pixels=config.max_image_pixels)
+        configure_pillow(self._limits)
+        self._prepare_image = ImagePreparer(checkpoint.processor.image_processor)
+
+    def plan(self, ticket: Ticket) -> None:
+        """Fills in a ticket's image and sequences; what is cheap to check comes first.
+
+        Raises:
+            EngineError: the request is refused.
+        """
+        if ticket.cancelled:
+            raise cancelled_error()
+        if time.monotonic() >= ticket.deadline:
+            raise deadline_error()
+        self._check_model(ticket.request)
+        max_new_tokens = self._max_new_tokens(ticket.request)
+        asked = split_prompt(ticket.request.prompt)
+        input_ids = [tokenize_prompt(self._checkpoint, prompt) for prompt in asked]
+        ticket.image = self._prepare_image(decode_image(ticket.request.image, self._limits))
+        ticket.drop_file()
+        ticket.sequences = [
+            Sequence(
+                prompt=PreparedPrompt(ticket.image, ids, prompt),
+                max_new_tokens=max_new_tokens,
+                deadline=ticket.deadline,
+                repeats=self._repeat_detector(prompt),
+            )
+            for ids, prompt in zip(input_ids, asked, strict=True)
+        ]
+        if ticket.cancelled:  # since the check above: the sequences were not there to be marked
+            ticket.cancel()
+
+    def _check_model(self, request: Request) -> None:
+        if request.model_id and canonical(request.model_id) != canonical(self._config.model_id):
+            raise ModelNotAllowed(f"this server serves {self._config.model_id} only; leave model_id out")
+
+    def _max_new_tokens(self, request: Request) -> int:
+        limit = self._config.max_new_tokens
+        if request.max_new_tokens is None:
+            return limit
+        if not 1 <= request.max_new_tokens <= limit:
+            raise InvalidArgument(f"max_new_tokens must be between 1 and {limit}")
+        return request.max_new_tokens
+
+    def _repeat_detector(self, asked: TargetPrompt) -> RepeatDetector | None:
+        if not self._config.grammar or asked.task is Task.OTHER:
+            return None
+        return RepeatDetector(self._checkpoint.vocabulary, asked.task)

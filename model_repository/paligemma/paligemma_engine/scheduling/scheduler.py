@@ -1,0 +1,230 @@
+"""Continuous batching: which sequence holds which slot, from one step to the next.
+
+Pure Python: the model is behind the `Runner` protocol, so that slots, admission and endings can be tested by hand.
+
+    run_once:  end the cancelled and overdue  ->  prefill waiting sequences into free slots  ->  one decode step for all
+
+The prefills of a round have a budget of time. So running sequences do not stall, and the engine gives a sign of life
+between two slow prefills.
+
+On a GPU a step, be it a prefill or a decode step, is read only after the next one was started, so that the device never
+waits for the host:
+
+    start 1    start 2, read 1    start 3, read 2    ...      what a step chose for a sequence that had ended is dropped
+"""
+
+import heapq
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from paligemma_engine.errors import InternalError
+from paligemma_engine.metrics import DECODE_SECONDS, DECODE_STEPS, DECODE_TOKENS, PREFILL_SECONDS, EngineMetrics
+from paligemma_engine.requests.prepared import PreparedPrompt
+from paligemma_engine.requests.sequence import FinishReason, Sequence, Status
+
+_log = logging.getLogger(__name__)
+
+# How long prefills may take before the next decode step; the first one of a round may take longer. Running sequences
+# stall for at most this and one prefill: twice what a reader notices, and 100 prefills of the demo model on one core.
+PREFILL_BUDGET_S: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class PickedToken:
+    """A token that the model chose, and its log-probability."""
+
+    token_id: int
+    logprob: float
+
+
+class StartedStep(Protocol):
+    """A prefill or a decode step that is running or has run."""
+
+    def read(self) -> dict[int, PickedToken]:
+        """The next token of each slot that the step was for. An error is fatal to all."""
+
+
+class DeviceLost(Exception):
+    """The device will run nothing any more."""
+
+
+class Runner(Protocol):
+    """The model, as the scheduler sees it."""
+
+    @property
+    def slots(self) -> int:
+        """How many sequences can run at once."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """The tokens that end a sequence."""
+
+    @property
+    def steps_ahead(self) -> int:
+        """How many prefills and decode steps may be unread when the next one is started."""
+
+    def prefill(self, slot: int, prompt: PreparedPrompt) -> StartedStep:
+        """Starts to put a prompt into a free slot. An error leaves the slot free; DeviceLost is fatal to all."""
+
+    def decode(self, slots: Collection[int]) -> StartedStep:
+        """Starts a step for these occupied slots. An error is fatal to all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    """A step that was started and not yet read.
+
+    Attributes:
+        step: what was started.
+        sequences: by slot, whose tokens it brings.
+        start_s: how long it took to start it.
+        is_prefill: whether these are first tokens.
+    """
+
+    step: StartedStep
+    sequences: dict[int, Sequence]
+    start_s: float
+    is_prefill: bool
+
+
+class Scheduler:
+    """Moves sequences from waiting through running to finished. Not thread-safe: the engine thread owns it."""
+
+    def __init__(self, runner: Runner, metrics: EngineMetrics, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._runner = runner
+        self._metrics = metrics
+        self._clock = clock
+        self._waiting: deque[Sequence] = deque()
+        self._running: dict[int, Sequence] = {}
+        self._unread: deque[_Unread] = deque()
+        self._free = list(range(runner.slots))  # a heap: low slots first keep the rows of a step few
+        self._finished: list[Sequence] = []
+
+    @property
+    def has_work(self) -> bool:
+        """Whether another `run_once` would move anything on."""
+        return bool(self._waiting or self._running)
+
+    @property
+    def running(self) -> Collection[Sequence]:
+        """The sequences that hold a slot."""
+        return self._running.values()
+
+    def add(self, sequences: Iterable[Sequence]) -> None:
+        """Lets sequences wait for a slot, in order."""
+        self._waiting.extend(sequences)
+
+    def run_once(self) -> list[Sequence]:
+        """One round; returns the sequences that ended in it.
+
+        Raises:
+            DeviceLost: from a prefill.
+            Exception: whatever a decode step raised; the state of all running sequences is then unknown.
+        """
+        self._end_unwanted()
+        self._admit()
+        if self._running:
+            self._step()
+        if not self._running:
+            self._unread.clear()  # all that they were for has ended
+        finished, self._finished = self._finished, []
+        return finished
+
+    def _end_unwanted(self) -> None:
+        for sequence in [*self._running.values(), *self._waiting]:
+            self._end_if_unwanted(sequence)
+        if any(sequence.status is Status.FINISHED for sequence in self._waiting):
+            self._waiting = deque(sequence for sequence in self._waiting if sequence.status is Status.WAITING)
+
+    def _end_if_unwanted(self, sequence: Sequence) -> None:
+        if sequence.cancelled:
+            self._finish(sequence, FinishReason.CANCELLED)
+        elif self._clock() >= sequence.deadline:
+            self._finish(sequence, FinishReason.DEADLINE)
+
+    def _admit(self) -> None:
+        started = self._clock()
+        while self._waiting and self._free:
+            sequence = self._waiting.popleft()
+            self._end_if_unwanted(sequence)  # it may have waited for a slow prefill since the round began
+            if sequence.status is Status.FINISHED:
+                continue
+            self._prefill(sequence, heapq.heappop(self._free))
+            if self._clock() - started >= PREFILL_BUDGET_S:
+                return
+
+    def _prefill(self, sequence: Sequence, slot: int) -> None:
+        started = self._clock()
+        try:
+            step = self._runner.prefill(slot, sequence.prompt)
+        except DeviceLost:
+            raise
+        except Exception as error:
+            _log.exception("prefill failed")
+            heapq.heappush(self._free, slot)
+            sequence.error = InternalError(f"the model failed on this request ({type(error).__name__})")
+            self._finish(sequence, FinishReason.ERROR)
+            return
+        sequence.slot, sequence.status = slot, Status.RUNNING
+        self._running[slot] = sequence
+        self._follow(_Unread(step, {slot: sequence}, self._clock() - started, is_prefill=True))
+
+    def _step(self) -> None:
+        started = self._clock()
+        step = self._runner.decode(self._running.keys())
+        self._follow(_Unread(step, dict(self._running), self._clock() - started, is_prefill=False))
+
+    def _follow(self, newest: _Unread) -> None:
+        """Reads what is not to stay unread any longer."""
+        self._unread.append(newest)
+        if len(self._unread) > self._runner.steps_ahead:
+            self._read(self._unread.popleft())
+
+    def _read(self, unread: _Unread) -> None:
+        started = self._clock()
+        picked = unread.step.read()
+        now = self._clock()
+        seconds = unread.start_s + now - started
+        running = {slot: sequence for slot, sequence in unread.sequences.items() if sequence.status is Status.RUNNING}
+        if unread.is_prefill:
+            self._metrics.observe(PREFILL_SECONDS, seconds)
+            for sequence in running.values():
+                sequence.first_token_at = now
+        else:
+            self._metrics.count(DECODE_STEPS)
+            self._metrics.count(DECODE_SECONDS, seconds)
+            self._metrics.count(DECODE_TOKENS, len(running))
+        for slot, sequence in running.items():
+            self._append(sequence, picked[slot])
+
+    def _append(self, sequence: Sequence, picked: PickedToken) -> None:
+        if not math.isfinite(picked.logprob):
+            _log.error("the model computed a log-probability of %s", picked.logprob)
+            sequence.error = InternalError(
+                "the model computed a value that is not finite for this request; if that happens again, the operator "
+                "should set DTYPE=float32"
+            )
+            self._finish(sequence, FinishReason.ERROR)
+            return
+        if picked.token_id in self._runner.eos_ids:
+            self._finish(sequence, FinishReason.EOS)
+            return
+        sequence.token_ids.append(picked.token_id)
+        sequence.logprobs.append(picked.logprob)
+        if sequence.repeats is not None and sequence.repeats.is_repeat(picked.token_id):
+            self._finish(sequence, FinishReason.REPEAT)
+        elif len(sequence.token_ids) >= sequence.max_new_tokens:
+            self._finish(sequence, FinishReason.LENGTH)
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        if sequence.slot is not None:
+            del self._running[sequence.slot]
+            heapq.heappush(self._free, sequence.slot)
+            sequence.slot = None
+        sequence.status, sequence.finish_reason = Status.FINISHED, reason
+        self._finished.append(sequence)
