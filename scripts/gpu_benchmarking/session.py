@@ -152,7 +152,7 @@ class Bench:
             transformers=transformers.__version__,
             architecture=self.plan.architecture.name,
             dtype=str(self.dtype).removeprefix("torch."),
-            execution=str(self.served.runner.execution),
+            execution=str(self.served.runner.run_options),
             slots=self.served.runner.slots,
             prompt_tokens=len(prompt.input_ids),
             start_s=self.start_s,

@@ -9,7 +9,8 @@ from typing import Final, Self
 import numpy as np
 
 from evaluation.protocol import box_iou
-from paligemma_engine.preparation.prompts import TargetPrompt, split_prompt
+from paligemma_engine.preparation.prompts import split_prompt
+from paligemma_engine.requests.prepared import TargetPrompt
 from paligemma_engine.requests.request import Answer, TargetAnswer
 from paligemma_engine.requests.sequence import ANSWERED, FinishReason
 from paligemma_tokens import ParsedObject, parse_sequence

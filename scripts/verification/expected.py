@@ -6,7 +6,8 @@ from typing import Final
 
 from paligemma_engine.answers.detokenizer import token_texts
 from paligemma_engine.answers.repeats import RepeatDetector
-from paligemma_engine.preparation.prompts import TargetPrompt, Task
+from paligemma_engine.answers.vocabulary import Task
+from paligemma_engine.requests.prepared import TargetPrompt
 from paligemma_engine.requests.request import TargetAnswer
 from paligemma_engine.requests.sequence import FinishReason
 from verification.reference import Followed, Generated, Reference

@@ -18,7 +18,7 @@ from paligemma_engine.checkpoints.hub import find_checkpoint
 from paligemma_engine.checkpoints.loading import load_files, torch_dtype
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.memory.release import free_gpu_bytes
-from paligemma_engine.preparation.prompts import TargetPrompt
+from paligemma_engine.requests.prepared import TargetPrompt
 from verification.errors import CannotVerify
 
 WORKSPACE_BYTES: Final = 2 << 30  # of a prefill at 896 px with its scores, and of the libraries

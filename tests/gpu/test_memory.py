@@ -12,7 +12,7 @@ from gpu_benchmarking.architecture import PALIGEMMA2_3B_448, make_model, make_pr
 from paligemma_engine import EngineConfig
 from paligemma_engine.checkpoints.checkpoint import Checkpoint
 from paligemma_engine.checkpoints.loading import to_checkpoint
-from paligemma_engine.device.run_options import CudaGraphs, Execution
+from paligemma_engine.device.run_options import CudaGraphs, RunOptions
 from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.memory.release import release_memory
 from paligemma_engine.memory.slot_plan import MARGIN_BYTES, MemoryNeed
@@ -66,7 +66,7 @@ def test_the_plan_is_an_upper_bound(gpu: torch.device, graphs: CudaGraphs, slots
         max_new_tokens=MAX_NEW_TOKENS,
         grammar=True,
         feature_cache_bytes=FEATURE_CACHE_BYTES,
-        execution=Execution.on_gpu(cuda_graphs=graphs),
+        run_options=RunOptions.on_gpu(cuda_graphs=graphs),
     )
     runner.warm_up()
     fill_and_decode(runner, checkpoint)
@@ -85,8 +85,8 @@ def test_a_slot_that_held_no_numbers_is_clean_again(models_dir: Path, gpu: torch
     checkpoint = load_checkpoint(
         EngineConfig(model_id=DEMO_MODEL_ID, models_dir=models_dir, device=str(gpu), dtype="bfloat16")
     )
-    execution = Execution.on_gpu(cuda_graphs=graphs)
-    runner = ModelRunner(checkpoint, slots=2, max_new_tokens=MAX_NEW_TOKENS, grammar=True, execution=execution)
+    run_options = RunOptions.on_gpu(cuda_graphs=graphs)
+    runner = ModelRunner(checkpoint, slots=2, max_new_tokens=MAX_NEW_TOKENS, grammar=True, run_options=run_options)
     runner.warm_up()
     for layer in (*runner._cache.keys, *runner._cache.values):
         layer[1].fill_(torch.nan)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paligemma_engine.preparation.prompts import TargetPrompt, Task
-from paligemma_engine.requests.prepared import PreparedImage, PreparedPrompt
+from paligemma_engine.answers.vocabulary import Task
+from paligemma_engine.requests.prepared import PreparedImage, PreparedPrompt, TargetPrompt
 from paligemma_engine.requests.sequence import Sequence
 from paligemma_engine.scheduling.scheduler import PickedToken, Scheduler
 

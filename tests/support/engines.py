@@ -17,7 +17,7 @@ from paligemma_engine.checkpoints.loading import load_files
 from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.memory.slot_plan import plan_slots
 from paligemma_engine.metrics import MetricKind
-from paligemma_engine.model.read_back import RunningStep
+from paligemma_engine.model.transfers import RunningStep
 from paligemma_engine.requests.prepared import PreparedPrompt
 from paligemma_engine.startup import start_engine
 

@@ -12,7 +12,7 @@ import torch
 from checkpoints import DEMO_MODEL_ID, Reference
 from parity_cases import Case, make_case, run
 
-from paligemma_engine.model.greedy_head import Picker
+from paligemma_engine.model.greedy_head import GreedyHead
 from paligemma_engine.requests.sequence import Sequence
 from paligemma_tokens.vocabulary import loc_token
 
@@ -93,5 +93,5 @@ def test_nothing_is_there_for_the_same_prompts(demo: Case, answered: list[Sequen
 
 def test_a_softcap_that_is_missing_would_be_seen(demo: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bounds are narrow enough for a fault."""
-    monkeypatch.setattr(Picker, "_logits", lambda picker, hidden: picker.lm_head(hidden).float())
+    monkeypatch.setattr(GreedyHead, "_logits", lambda greedy_head, hidden: greedy_head.lm_head(hidden).float())
     assert statistics.mean(differences(run(demo, slots=4, count=COUNT), demo.references)) > MEAN_DIFFERENCE

@@ -14,7 +14,7 @@ from stand_in_graphs import AnswersAsAtCapture, Captures, FailsToCapture
 from paligemma_engine.config import CUDA_GRAPHS
 from paligemma_engine.device.checked_capture import capture_checked
 from paligemma_engine.device.cuda_graph import CapturedStep
-from paligemma_engine.device.run_options import CudaGraphs, Execution
+from paligemma_engine.device.run_options import CudaGraphs, RunOptions
 from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.preparation.pixels import ImagePreparer
@@ -124,7 +124,7 @@ def test_a_captured_step_lives_as_long_as_its_graph() -> None:
     assert alive() is None
 
 
-def answers(models_dir: Path, **execution: Any) -> list[tuple[int, float]]:
+def answers(models_dir: Path, **run_options: Any) -> list[tuple[int, float]]:
     """Tokens and log-probabilities of two sequences, from runners whose steps are captured as told."""
     checkpoint = demo_checkpoint(models_dir)
     runner = ModelRunner(
@@ -132,7 +132,7 @@ def answers(models_dir: Path, **execution: Any) -> list[tuple[int, float]]:
         slots=SLOTS,
         max_new_tokens=16,
         grammar=True,
-        execution=Execution(prompt_padding=(32, 128), length_step=None, **execution),
+        run_options=RunOptions(prompt_padding=(32, 128), length_step=None, **run_options),
     )
     runner.warm_up()
     prepare = ImagePreparer(checkpoint.processor.image_processor)

@@ -16,7 +16,7 @@ from transformers import GemmaConfig
 from paligemma_engine import EngineConfig
 from paligemma_engine.checkpoints.checkpoint import Checkpoint
 from paligemma_engine.device import compilation
-from paligemma_engine.device.run_options import Compiled, Execution
+from paligemma_engine.device.run_options import Compiled, RunOptions
 from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.model.attention import additive_mask, fused_attention, grouped_attention
 from paligemma_engine.model.fused_tiles import FusedTiles, tiles_within
@@ -54,9 +54,9 @@ def test_as_many_shapes_as_there_are_in_a_thread_of_its_own(
     """As engines warm up; the compiler's settings are a thread's."""
     monkeypatch.setitem(compilation._OPTIONS, "backend", "eager")
     torch.compiler.reset()
-    execution = Execution(compiled=Compiled.LAYERS, prompt_padding=(32, 128), length_step=None)
-    runner = ModelRunner(checkpoint, slots=128, max_new_tokens=16, grammar=True, execution=execution)
-    assert len(runner._steps) + len(execution.prompt_padding) > torch._dynamo.config.recompile_limit
+    run_options = RunOptions(compiled=Compiled.LAYERS, prompt_padding=(32, 128), length_step=None)
+    runner = ModelRunner(checkpoint, slots=128, max_new_tokens=16, grammar=True, run_options=run_options)
+    assert len(runner._steps) + len(run_options.prompt_padding) > torch._dynamo.config.recompile_limit
     with ThreadPoolExecutor(1) as pool:
         pool.submit(runner.warm_up).result()
 
@@ -74,8 +74,8 @@ def test_layers_are_compiled_once_for_each_shape_and_not_for_each_layer(
     monkeypatch.setitem(compilation._OPTIONS, "backend", "eager")
     torch.compiler.reset()
     counters.clear()
-    execution = Execution(compiled=Compiled.LAYERS, prompt_padding=(32, 128), length_step=None)
-    ModelRunner(checkpoint, slots=4, max_new_tokens=16, grammar=True, execution=execution).warm_up()
+    run_options = RunOptions(compiled=Compiled.LAYERS, prompt_padding=(32, 128), length_step=None)
+    ModelRunner(checkpoint, slots=4, max_new_tokens=16, grammar=True, run_options=run_options).warm_up()
     decode_rows, prefill_lengths, picker_rows, vision = 3, 2, 3, 1
     assert counters["stats"]["unique_graphs"] == decode_rows + prefill_lengths + picker_rows + vision
 

@@ -13,7 +13,7 @@ from paligemma_engine import errors as engine_errors
 from paligemma_engine import metrics as families
 from paligemma_engine.answers.vocabulary import TokenClass, Vocabulary
 from paligemma_engine.config import ConfigError
-from paligemma_engine.device.run_options import Execution, row_buckets
+from paligemma_engine.device.run_options import RunOptions, row_buckets
 from paligemma_engine.device.threads import CpuThreads
 from paligemma_engine.errors import EngineError, HubFailed, ModelFailed, ModelNotFound
 from paligemma_engine.requests.request import TargetAnswer, Token
@@ -180,19 +180,19 @@ def test_row_buckets(slots: int, buckets: list[int]) -> None:
 
 
 def test_length_buckets() -> None:
-    assert Execution().length_buckets(200) == [64, 128, 192, 200]
-    assert Execution().length_buckets(192) == [64, 128, 192]
-    assert Execution.on_gpu().length_buckets(200) == [200]
+    assert RunOptions().length_buckets(200) == [64, 128, 192, 200]
+    assert RunOptions().length_buckets(192) == [64, 128, 192]
+    assert RunOptions.on_gpu().length_buckets(200) == [200]
 
 
 def test_how_steps_are_run_in_words() -> None:
-    assert str(Execution.on_gpu(compiled=True)) == "fused attention, compiled by layers, captured"
-    assert str(Execution.compiled_on_cpu()) == "grouped attention, compiled by steps, not captured"
+    assert str(RunOptions.on_gpu(compiled=True)) == "fused attention, compiled by layers, captured"
+    assert str(RunOptions.compiled_on_cpu()) == "grouped attention, compiled by steps, not captured"
 
 
 def test_padding_of_prompts() -> None:
-    assert [Execution().padded(count) for count in (3, 128)] == [3, 128]
-    assert [Execution.on_gpu().padded(count) for count in (3, 32, 33, 128)] == [32, 32, 128, 128]
+    assert [RunOptions().padded(count) for count in (3, 128)] == [3, 128]
+    assert [RunOptions.on_gpu().padded(count) for count in (3, 32, 33, 128)] == [32, 32, 128, 128]
 
 
 @pytest.mark.parametrize(("gain", "lone"), [(0.5, 4), (0.97, 2)])

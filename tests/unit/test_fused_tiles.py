@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface
 
-from paligemma_engine.device.run_options import Execution
+from paligemma_engine.device.run_options import RunOptions
 from paligemma_engine.model.attention import FUSED_ATTENTION, fused_attention, use_attention
 from paligemma_engine.model.fused_tiles import FusedTiles, Tiles, own_tiles_fit, tiles_within
 
@@ -55,9 +55,9 @@ def test_where_nothing_fits_there_are_none() -> None:
 
 def test_they_reach_the_kernel() -> None:
     assert L4_TILES.prefill.kernel_options == {"BLOCK_M": 32, "BLOCK_N": 64, "num_stages": 2}
-    execution = Execution.on_gpu(compiled=True, tiles=L4_TILES)
-    assert str(execution).startswith("fused attention (tiles 32x64x2_16x64x1), compiled")
-    assert Execution.on_gpu(compiled=False, tiles=L4_TILES).tiles is None
+    run_options = RunOptions.on_gpu(compiled=True, tiles=L4_TILES)
+    assert str(run_options).startswith("fused attention (tiles 32x64x2_16x64x1), compiled")
+    assert RunOptions.on_gpu(compiled=False, tiles=L4_TILES).tiles is None
 
 
 def test_a_checkpoint_with_other_tiles_does_not_change_the_first_ones() -> None:

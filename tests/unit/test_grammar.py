@@ -4,7 +4,7 @@ import pytest
 from letters import BOX, IDS, MASK, letter_vocabulary
 
 from paligemma_engine.answers.grammar import Grammar
-from paligemma_engine.preparation.prompts import Task
+from paligemma_engine.answers.vocabulary import Task
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 from engines import Bench, demo_checkpoint
 from PIL import Image
 
-from paligemma_engine.device.feature_cache import ImageFeatures
+from paligemma_engine.device.feature_cache import FeatureCache
 from paligemma_engine.model.vision_step import VisionStep
 from paligemma_engine.preparation.pixels import ImagePreparer
 from paligemma_engine.requests.prepared import PreparedImage
@@ -42,7 +42,7 @@ def test_where_there_is_no_memory_to_keep_them_they_are_not_kept() -> None:
             raise torch.OutOfMemoryError
 
     computed = torch.ones(1, 2, 3).as_subclass(Unclonable)
-    features = ImageFeatures(lambda _: computed, max_bytes=1000)
+    features = FeatureCache(lambda _: computed, max_bytes=1000)
     picture = PreparedImage(np.zeros((1, 1, 3), np.uint8), (1, 1), b"picture", np.zeros((3, 1, 1), np.float32))
     assert features.of(picture) is computed
     assert picture not in features
@@ -89,7 +89,7 @@ def test_features_that_are_kept_survive_the_next_picture(models_dir: Path) -> No
     """On a GPU the tower writes all of its outputs to the same place."""
     one, two = (prepared(models_dir, seed) for seed in (1, 2))
     compute, output = tower(models_dir), torch.zeros(1, 64, 192)
-    features = ImageFeatures(lambda image: output.copy_(compute(image)), max_bytes=2 * FEATURE_BYTES)
+    features = FeatureCache(lambda image: output.copy_(compute(image)), max_bytes=2 * FEATURE_BYTES)
     features.of(one)
     features.of(two)
     assert features.of(one).equal(compute(one))
@@ -98,7 +98,7 @@ def test_features_that_are_kept_survive_the_next_picture(models_dir: Path) -> No
 
 def test_the_least_recently_used_one_goes(models_dir: Path) -> None:
     one, two, three = (prepared(models_dir, seed) for seed in (1, 2, 3))
-    features = ImageFeatures(tower(models_dir), max_bytes=2 * FEATURE_BYTES)
+    features = FeatureCache(tower(models_dir), max_bytes=2 * FEATURE_BYTES)
     kept = features.of(one)
     features.of(two)
     assert features.of(one) is kept
@@ -111,7 +111,7 @@ def test_the_least_recently_used_one_goes(models_dir: Path) -> None:
 
 def test_what_is_larger_than_the_bound_is_not_kept(models_dir: Path) -> None:
     image = prepared(models_dir, 1)
-    features = ImageFeatures(tower(models_dir), max_bytes=FEATURE_BYTES - 1)
+    features = FeatureCache(tower(models_dir), max_bytes=FEATURE_BYTES - 1)
     assert features.of(image).nbytes == FEATURE_BYTES
     assert image not in features
 

@@ -15,7 +15,7 @@ from paligemma_engine import Answer
 from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.errors import Cancelled, EngineError, HubFailed, Loading, ModelFailed, Overloaded
 from paligemma_engine.memory.fit import Memory
-from paligemma_engine.model.read_back import RunningStep
+from paligemma_engine.model.transfers import RunningStep
 from paligemma_engine.pool.recent_failures import FIRST_PAUSE_S, LONGEST_PAUSE_S, MOST_REMEMBERED, RecentFailures
 
 

@@ -10,7 +10,7 @@ from checkpoints import DEMO_MODEL_ID, make_random_checkpoint
 from parity_cases import Case, assert_equal, differing, make_case, run
 
 from paligemma_engine.device import compilation
-from paligemma_engine.device.run_options import CudaGraphs, Execution
+from paligemma_engine.device.run_options import CudaGraphs, RunOptions
 from paligemma_engine.model.decode_step import DecodeStep
 from paligemma_engine.model.fused_tiles import tiles_within
 from paligemma_engine.model.prefill_step import PrefillStep
@@ -40,13 +40,13 @@ def test_demo_checkpoint(demo: Case, slots: int) -> None:
 
 def test_read_one_step_late(demo: Case) -> None:
     """As on a GPU."""
-    assert_equal(demo, run(demo, slots=4, count=50, execution=Execution(steps_ahead=1)))
+    assert_equal(demo, run(demo, slots=4, count=50, run_options=RunOptions(steps_ahead=1)))
 
 
 def test_prompts_padded_to_a_bucket(random_weights: Case) -> None:
     """As on a GPU; slots are used again, so that what a longer prompt's padding left behind would be seen."""
-    execution = Execution(prompt_padding=(7, 128))
-    assert_equal(random_weights, run(random_weights, slots=2, count=50, execution=execution))
+    run_options = RunOptions(prompt_padding=(7, 128))
+    assert_equal(random_weights, run(random_weights, slots=2, count=50, run_options=run_options))
 
 
 @pytest.mark.parametrize("generation", [1, 2])
@@ -62,8 +62,8 @@ def test_as_compiled_on_a_gpu(
     case = make_case(tmp_path, "random", max_new_tokens=RANDOM_NEW_TOKENS, count=40)
     assert len({tuple(reference.token_ids) for reference in case.references}) > 10
     tiles = tiles_within(99 * 1024, head_dim=256, itemsize=2) if generation == 2 else None
-    execution = Execution.on_gpu(cuda_graphs=CudaGraphs.OFF, compiled=True, tiles=tiles)
-    assert_equal(case, run(case, slots=4, count=40, execution=execution))
+    run_options = RunOptions.on_gpu(cuda_graphs=CudaGraphs.OFF, compiled=True, tiles=tiles)
+    assert_equal(case, run(case, slots=4, count=40, run_options=run_options))
 
 
 @pytest.mark.parametrize("slots", [1, 4, 8])

@@ -9,13 +9,13 @@ from engines import demo_checkpoint
 from torch import nn
 
 from paligemma_engine.answers.grammar import Grammar
-from paligemma_engine.model.greedy_head import Picker
+from paligemma_engine.model.greedy_head import GreedyHead
 
 HIDDEN = 4
 
 
 @pytest.fixture
-def softcapped(models_dir: Path) -> Picker:
+def softcapped(models_dir: Path) -> GreedyHead:
     """A bfloat16 head whose logits are the first numbers of its weights; the demo vocabulary, without the grammar."""
     checkpoint = demo_checkpoint(models_dir)
     head = nn.Linear(HIDDEN, checkpoint.model.lm_head.out_features, bias=False, dtype=torch.bfloat16)
@@ -24,27 +24,27 @@ def softcapped(models_dir: Path) -> Picker:
     model = SimpleNamespace(
         lm_head=head, device=torch.device("cpu"), config=SimpleNamespace(get_text_config=lambda: config)
     )
-    return Picker(model, Grammar.build(checkpoint.vocabulary, enabled=False))
+    return GreedyHead(model, Grammar.build(checkpoint.vocabulary, enabled=False))
 
 
-def pick(picker: Picker, logits: dict[int, float]) -> tuple[int, float]:
+def pick(greedy_head: GreedyHead, logits: dict[int, float]) -> tuple[int, float]:
     with torch.inference_mode():
         for token, logit in logits.items():
-            picker.lm_head.weight[token, 0] = logit
+            greedy_head.lm_head.weight[token, 0] = logit
         hidden = torch.eye(HIDDEN, dtype=torch.bfloat16)[:1]
-        tokens, logprobs, _ = picker(hidden, torch.zeros(1, dtype=torch.long))
+        tokens, logprobs, _ = greedy_head(hidden, torch.zeros(1, dtype=torch.long))
     return int(tokens), float(logprobs)
 
 
 @pytest.mark.parametrize("least", [18.375, 22.0, 25.25])
-def test_the_softcap_does_not_bring_logits_together(softcapped: Picker, least: float) -> None:
+def test_the_softcap_does_not_bring_logits_together(softcapped: GreedyHead, least: float) -> None:
     """Neighbours in bfloat16: capped in it, the first of them would be chosen, though the last one is larger."""
     neighbours = [least, least + 0.125, least + 0.25]
     tokens = range(700, 703)
     assert pick(softcapped, dict(zip(tokens, neighbours, strict=True)))[0] == tokens[-1]
 
 
-def test_logprobs_are_those_of_the_float32_softcap(softcapped: Picker) -> None:
+def test_logprobs_are_those_of_the_float32_softcap(softcapped: GreedyHead) -> None:
     logits = torch.zeros(softcapped.lm_head.out_features)
     logits[5], logits[9] = 24.0, 25.125
     token, logprob = pick(softcapped, {5: 24.0, 9: 25.125})

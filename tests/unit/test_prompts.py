@@ -2,8 +2,9 @@
 
 import pytest
 
+from paligemma_engine.answers.vocabulary import Task
 from paligemma_engine.errors import InvalidPrompt
-from paligemma_engine.preparation.prompts import Task, split_prompt
+from paligemma_engine.preparation.prompts import split_prompt
 
 
 def texts(prompt: str) -> list[str]:

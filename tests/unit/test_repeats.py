@@ -4,7 +4,7 @@ import pytest
 from letters import EOS, FIRST_LOC, FIRST_SEG, IDS, SEP, SPACE, TEXT, letter_vocabulary
 
 from paligemma_engine.answers.repeats import RepeatDetector
-from paligemma_engine.preparation.prompts import Task
+from paligemma_engine.answers.vocabulary import Task
 
 SEPARATOR = [IDS[SEP], IDS[SPACE]]
 

@@ -5,9 +5,9 @@ from arithmetic_runner import NOT_FINITE, POISON, ArithmeticRunner, ArithmeticSt
 from letters import IDS, SEP, letter_vocabulary
 
 from paligemma_engine.answers.repeats import RepeatDetector
+from paligemma_engine.answers.vocabulary import Task
 from paligemma_engine.errors import InternalError
 from paligemma_engine.metrics import EngineMetrics
-from paligemma_engine.preparation.prompts import Task
 from paligemma_engine.requests.prepared import PreparedPrompt
 from paligemma_engine.requests.sequence import FinishReason, Status
 from paligemma_engine.scheduling.scheduler import DeviceLost, Scheduler

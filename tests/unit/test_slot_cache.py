@@ -9,7 +9,7 @@ from engines import Bench, demo_checkpoint
 from PIL import Image
 
 from paligemma_engine import EngineMetrics
-from paligemma_engine.device.run_options import Execution
+from paligemma_engine.device.run_options import RunOptions
 from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.preparation.pixels import ImagePreparer
 from paligemma_engine.preparation.prompt_tokens import tokenize_prompt
@@ -28,13 +28,13 @@ def run(runner: ModelRunner, prompt: PreparedPrompt) -> Sequence:
     return sequence
 
 
-@pytest.mark.parametrize("execution", [Execution(), Execution(prompt_padding=(32, 128), length_step=None)], ids=str)
+@pytest.mark.parametrize("run_options", [RunOptions(), RunOptions(prompt_padding=(32, 128), length_step=None)], ids=str)
 def test_a_poisoned_row_is_clean_for_the_next_sequence(
-    models_dir: Path, sample_image: bytes, execution: Execution
+    models_dir: Path, sample_image: bytes, run_options: RunOptions
 ) -> None:
     """A mask does not hide NaN: 0 x NaN is NaN, and the next sequence in the slot got it, too."""
     checkpoint = demo_checkpoint(models_dir)
-    runner = ModelRunner(checkpoint, slots=2, max_new_tokens=30, grammar=True, execution=execution)
+    runner = ModelRunner(checkpoint, slots=2, max_new_tokens=30, grammar=True, run_options=run_options)
     asked = split_prompt("segment blue star")[0]
     image = ImagePreparer(checkpoint.processor.image_processor)(Image.open(io.BytesIO(sample_image)).convert("RGB"))
     prompt = PreparedPrompt(image, tokenize_prompt(checkpoint, asked), asked)

@@ -18,7 +18,7 @@ from paligemma_engine.checkpoints.hub import find_checkpoint, find_here
 from paligemma_engine.checkpoints.loading import load_files
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.device.compilation import prepare_compiler
-from paligemma_engine.device.run_options import CudaGraphs, Execution
+from paligemma_engine.device.run_options import CudaGraphs, RunOptions
 from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.memory.fit import Memory, require_disk
@@ -181,14 +181,14 @@ def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMe
         grammar=config.grammar,
         feature_cache_bytes=config.feature_cache_bytes,
         metrics=metrics,
-        execution=_execution(config, checkpoint),
+        run_options=_run_options(config, checkpoint),
     )
     with ThreadPoolExecutor(1) as pool:  # a thread that ends, and its OpenMP team with it
         pool.submit(runner.warm_up).result()
     return runner
 
 
-def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:
+def _run_options(config: EngineConfig, checkpoint: Checkpoint) -> RunOptions:
     # Quantised layers may look at their input on the host, which no graph allows, be it a captured or a compiled one.
     graphs_allowed = not checkpoint.is_quantized
     compiled = config.compile and graphs_allowed
@@ -196,12 +196,12 @@ def _execution(config: EngineConfig, checkpoint: Checkpoint) -> Execution:
         prepare_compiler()
     device = checkpoint.model.device
     if device.type != "cuda":
-        return Execution.compiled_on_cpu() if compiled else Execution()
+        return RunOptions.compiled_on_cpu() if compiled else RunOptions()
     shared_memory_bytes = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
     own_tiles = own_tiles_fit(shared_memory_bytes)
     text_config, itemsize = checkpoint.model.config.get_text_config(), checkpoint.model.lm_head.weight.dtype.itemsize
     tiles = tiles_within(shared_memory_bytes, head_dim=text_config.head_dim, itemsize=itemsize)
-    return Execution.on_gpu(
+    return RunOptions.on_gpu(
         cuda_graphs=CudaGraphs(config.cuda_graphs) if graphs_allowed else CudaGraphs.OFF,
         compiled=compiled,
         fused_attention=own_tiles or tiles is not None,

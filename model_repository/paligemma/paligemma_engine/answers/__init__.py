@@ -1,1 +1,4 @@
-"""TODO answers."""
+"""What tokens mean: vocabulary, grammar, repeated objects, texts.
+
+May import: no other room.
+"""

@@ -15,8 +15,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from paligemma_engine.answers.vocabulary import CODES_PER_MASK, LOCS_PER_BOX, TokenClass, Vocabulary
-from paligemma_engine.preparation.prompts import Task
+from paligemma_engine.answers.vocabulary import CODES_PER_MASK, LOCS_PER_BOX, Task, TokenClass, Vocabulary
 
 _LABEL_PARTS: Final = (TokenClass.TEXT, TokenClass.SPACE)
 _ENDS: Final = (TokenClass.SEPARATOR, TokenClass.EOS)

@@ -1,7 +1,6 @@
 """Sees that a model started to repeat an object, as degenerate answers do until they run out of tokens."""
 
-from paligemma_engine.answers.vocabulary import CODES_PER_MASK, LOCS_PER_BOX, TokenClass, Vocabulary
-from paligemma_engine.preparation.prompts import Task
+from paligemma_engine.answers.vocabulary import CODES_PER_MASK, LOCS_PER_BOX, Task, TokenClass, Vocabulary
 
 _TOKENS_PER_MASKED_OBJECT = LOCS_PER_BOX + CODES_PER_MASK
 

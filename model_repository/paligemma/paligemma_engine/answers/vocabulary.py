@@ -1,4 +1,4 @@
-"""Which of a checkpoint's tokens mean what in an answer."""
+"""What is asked for, and which of a checkpoint's tokens mean what in an answer to it."""
 
 import enum
 from dataclasses import dataclass
@@ -15,6 +15,14 @@ LOCS_PER_BOX: Final = 4
 CODES_PER_MASK: Final = 16
 
 _PIECE_SPACE: Final = "\u2581"  # how SentencePiece writes a space
+
+
+class Task(enum.Enum):
+    """What a prompt asks for, as far as the grammar of the answer is concerned."""
+
+    SEGMENT = "segment"
+    DETECT = "detect"
+    OTHER = "other"
 
 
 class TokenClass(enum.IntEnum):

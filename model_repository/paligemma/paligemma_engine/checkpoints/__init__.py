@@ -1,1 +1,4 @@
-"""TODO checkpoints."""
+"""Finds, fetches and loads weights: ids, files, the hub, adapters, quantisation.
+
+May import: answers.
+"""

@@ -1,1 +1,4 @@
-"""TODO device."""
+"""How it is computed: the runner, captured and compiled steps, threads, kept features.
+
+May import: answers, requests, checkpoints, preparation, scheduling, model.
+"""

@@ -56,14 +56,14 @@ class _OneLayerCache:
         return self._layer_cache.update(key_states, value_states)
 
 
-def compile_layers(model: Any, picker: nn.Module) -> None:
-    """Makes the model's own layers run compiled, whoever calls them, and the picker."""
+def compile_layers(model: Any, greedy_head: nn.Module) -> None:
+    """Makes the model's own layers run compiled, whoever calls them, and the greedy_head."""
     for layer in model.model.vision_tower.encoder.layers:
         layer.compile(**_OPTIONS)
     for number, layer in enumerate(model.model.language_model.layers):
         compiled = torch.compile(type(layer).forward, **_OPTIONS)
         layer.forward = partial(_run_layer, compiled, layer, number)
-    picker.compile(**_OPTIONS)
+    greedy_head.compile(**_OPTIONS)
 
 
 def _run_layer(

@@ -8,7 +8,7 @@ import torch
 from paligemma_engine.requests.prepared import PreparedImage
 
 
-class ImageFeatures:
+class FeatureCache:
     """Features by the content of a picture, the least recently used ones dropped first. The engine thread owns it."""
 
     def __init__(self, compute: Callable[[PreparedImage], torch.Tensor], *, max_bytes: int) -> None:

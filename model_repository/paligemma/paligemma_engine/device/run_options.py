@@ -39,7 +39,7 @@ class Compiled(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
+class RunOptions:
     """Choices that change the time a step takes, and not what it answers. The defaults are the CPU's.
 
     Attributes:

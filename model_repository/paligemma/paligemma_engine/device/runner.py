@@ -11,17 +11,17 @@ from paligemma_engine.checkpoints.checkpoint import Checkpoint
 from paligemma_engine.device.checked_capture import Output, RehearsedStep, capture_checked
 from paligemma_engine.device.compilation import compile_layers, compile_step, unlimited
 from paligemma_engine.device.cuda_graph import on_device
-from paligemma_engine.device.feature_cache import ImageFeatures
-from paligemma_engine.device.run_options import Compiled, CudaGraphs, Execution, row_buckets
+from paligemma_engine.device.feature_cache import FeatureCache
+from paligemma_engine.device.run_options import Compiled, CudaGraphs, RunOptions, row_buckets
 from paligemma_engine.device.threads import CpuThreads
 from paligemma_engine.metrics import IMAGE_FEATURES, EngineMetrics
 from paligemma_engine.model.attention import use_attention
 from paligemma_engine.model.decode_step import DecodeStep, SlotState
-from paligemma_engine.model.greedy_head import Picker
+from paligemma_engine.model.greedy_head import GreedyHead
 from paligemma_engine.model.kv_cache import SlotCache
 from paligemma_engine.model.prefill_step import PrefillInputs, PrefillStep
-from paligemma_engine.model.read_back import ReadBack, RunningStep
 from paligemma_engine.model.rms_norm import ready_norms
+from paligemma_engine.model.transfers import ReadBack, RunningStep
 from paligemma_engine.model.vision_step import VisionStep
 from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS, slot_length, tokenize_prompt
 from paligemma_engine.preparation.prompts import split_prompt
@@ -43,7 +43,7 @@ class ModelRunner:
         grammar: bool,
         feature_cache_bytes: int = 0,
         metrics: EngineMetrics | None = None,
-        execution: Execution | None = None,
+        run_options: RunOptions | None = None,
     ) -> None:
         """Allocates the slots, and builds the decode steps; on a GPU that runs them.
 
@@ -54,16 +54,16 @@ class ModelRunner:
             grammar: whether answers are kept well-formed.
             feature_cache_bytes: how much of the vision tower's output is kept.
             metrics: counts where features came from.
-            execution: how steps are run; None: eagerly.
+            run_options: how steps are run; None: eagerly.
 
         Raises:
-            ModelFailed: a step cannot be captured, where the execution insists on it.
+            ModelFailed: a step cannot be captured, where the options insist on it.
         """
         self._checkpoint = checkpoint
         self._metrics = metrics or EngineMetrics()
         self._device: torch.device = checkpoint.model.device
         self._grammar = Grammar.build(checkpoint.vocabulary, enabled=grammar)
-        self._picker = Picker(checkpoint.model, self._grammar)
+        self._greedy_head = GreedyHead(checkpoint.model, self._grammar)
         self._cache = SlotCache.allocate(
             checkpoint.model.config.get_text_config(),
             slots=slots,
@@ -72,18 +72,18 @@ class ModelRunner:
             device=self._device,
         )
         self._state = SlotState.allocate(slots, self._device)
-        self._execution = execution or Execution()
-        use_attention(checkpoint.model.model.language_model, self._execution.attention, self._execution.tiles)
+        self._run_options = run_options or RunOptions()
+        use_attention(checkpoint.model.model.language_model, self._run_options.attention, self._run_options.tiles)
         ready_norms(checkpoint.model.model.language_model)
-        if self._execution.compiled is Compiled.LAYERS:
-            compile_layers(checkpoint.model, self._picker)
+        if self._run_options.compiled is Compiled.LAYERS:
+            compile_layers(checkpoint.model, self._greedy_head)
         with on_device(self._device):
-            captured = self._execution.cuda_graphs is not CudaGraphs.OFF
-            self._capture = self._execution.make_capture() if captured else None
+            captured = self._run_options.cuda_graphs is not CudaGraphs.OFF
+            self._capture = self._run_options.make_capture() if captured else None
         self._vision = VisionStep(checkpoint.model).eval()
-        self._features = ImageFeatures(self._features_of, max_bytes=feature_cache_bytes)
+        self._features = FeatureCache(self._features_of, max_bytes=feature_cache_bytes)
         self._read_back = ReadBack(slots=slots, steps_ahead=self.steps_ahead, device=self._device)
-        self._cpu_threads = CpuThreads(vary=self._execution.compiled is None) if self._device.type == "cpu" else None
+        self._cpu_threads = CpuThreads(vary=self._run_options.compiled is None) if self._device.type == "cpu" else None
         self._running = 0  # in the newest step
         self._positions = [0] * slots  # the host's copy, so that no step has to wait for the device
         self._inputs = PrefillInputs.allocate(
@@ -91,14 +91,16 @@ class ModelRunner:
         )
         self._prefill_steps: dict[int, Step] = {}
         # The largest first: the memory of its graph serves the others.
-        for text_tokens in reversed(self._execution.prompt_padding):
+        for text_tokens in reversed(self._run_options.prompt_padding):
             self._prefill_step(text_tokens)
         self._see: Callable[[], torch.Tensor] = self._prepare_step(self._vision)
         self._row_buckets = row_buckets(slots)
-        self._length_buckets = self._execution.length_buckets(self._cache.max_length)
+        self._length_buckets = self._run_options.length_buckets(self._cache.max_length)
         self._steps = {
             (rows, length): self._prepare_step(
-                DecodeStep(checkpoint.model, self._cache, self._state, self._picker, rows=rows, length=length).eval()
+                DecodeStep(
+                    checkpoint.model, self._cache, self._state, self._greedy_head, rows=rows, length=length
+                ).eval()
             )
             for rows in reversed(self._row_buckets)
             for length in self._length_buckets
@@ -110,9 +112,9 @@ class ModelRunner:
         return self._cache.slots
 
     @property
-    def execution(self) -> Execution:
+    def run_options(self) -> RunOptions:
         """How its steps are run."""
-        return self._execution
+        return self._run_options
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -137,7 +139,7 @@ class ModelRunner:
             self._cache.clear(slot)
             features = self._features.of(prompt.image)
             self._inputs.fill(features=features, text_ids=text_ids, slot=slot, grammar_state=grammar_state)
-            outputs = self._prefill_step(self._execution.padded(len(text_ids)))()
+            outputs = self._prefill_step(self._run_options.padded(len(text_ids)))()
             self._positions[slot] = len(prompt.input_ids)
             return self._read_back.start({slot: 0}, *outputs)
 
@@ -145,14 +147,14 @@ class ModelRunner:
         if text_tokens not in self._prefill_steps:
             model, cache, state = self._checkpoint.model, self._cache, self._state
             length = self._checkpoint.image_token_count + text_tokens
-            step = PrefillStep(model, cache, state, self._picker, self._inputs, length=length).eval()
+            step = PrefillStep(model, cache, state, self._greedy_head, self._inputs, length=length).eval()
             self._prefill_steps[text_tokens] = self._prepare_step(step)
         return self._prefill_steps[text_tokens]
 
     @property
     def steps_ahead(self) -> int:
         """How many prefills and decode steps may be unread when the next one is started."""
-        return self._execution.steps_ahead
+        return self._run_options.steps_ahead
 
     @torch.inference_mode()
     def decode(self, slots: Collection[int]) -> RunningStep:
@@ -179,7 +181,7 @@ class ModelRunner:
         with torch.inference_mode(), on_device(self._device), unlimited():
             self._prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))
             self._features.clear()
-            for text_tokens in self._execution.prompt_padding:
+            for text_tokens in self._run_options.prompt_padding:
                 self._prefill_step(text_tokens)()
             for step in self._steps.values():
                 step()
@@ -193,9 +195,9 @@ class ModelRunner:
     @torch.inference_mode()
     def _prepare_step(self, step: RehearsedStep[Output]) -> Callable[[], Output]:
         """A step as the device wants it; capturing runs it, so no slot may be occupied."""
-        if self._execution.compiled is Compiled.STEPS:
+        if self._run_options.compiled is Compiled.STEPS:
             return compile_step(step)
         if self._capture is None:
             return step
         with on_device(self._device), unlimited():
-            return capture_checked(step, self._capture, strict=self._execution.cuda_graphs is CudaGraphs.ON)
+            return capture_checked(step, self._capture, strict=self._run_options.cuda_graphs is CudaGraphs.ON)

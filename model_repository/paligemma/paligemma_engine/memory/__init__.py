@@ -1,1 +1,4 @@
-"""TODO memory."""
+"""What fits: of a checkpoint, of slots, of a container; and how memory is given back.
+
+May import: checkpoints, preparation.
+"""

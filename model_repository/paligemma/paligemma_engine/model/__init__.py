@@ -1,1 +1,4 @@
-"""TODO model."""
+"""What is computed: vision tower, prefill and decode step, attention, KV cache, greedy head; and its transfers.
+
+May import: answers, requests, scheduling.
+"""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from paligemma_engine.model.attention import additive_mask
-from paligemma_engine.model.greedy_head import Picker
+from paligemma_engine.model.greedy_head import GreedyHead
 from paligemma_engine.model.kv_cache import DecodeView, SlotCache
 
 
@@ -49,11 +49,11 @@ class DecodeStep(nn.Module):
     key_positions: torch.Tensor
 
     def __init__(
-        self, model: Any, cache: SlotCache, state: SlotState, picker: Picker, *, rows: int, length: int
+        self, model: Any, cache: SlotCache, state: SlotState, greedy_head: GreedyHead, *, rows: int, length: int
     ) -> None:
         super().__init__()
         text_config = model.config.get_text_config()
-        self.language_model, self.picker = model.model.language_model, picker
+        self.language_model, self.greedy_head = model.model.language_model, greedy_head
         self.sliding_window: int | None = getattr(text_config, "sliding_window", None)
         self.state = state.first(rows)
         self.view = DecodeView(cache, positions=self.state.positions, length=length)
@@ -71,7 +71,7 @@ class DecodeStep(nn.Module):
             past_key_values=self.view,
             use_cache=True,
         ).last_hidden_state[:, 0]
-        token_ids, logprobs, grammar_states = self.picker(hidden, self.state.grammar_states)
+        token_ids, logprobs, grammar_states = self.greedy_head(hidden, self.state.grammar_states)
         self.state.token_ids.copy_(token_ids)
         self.state.grammar_states.copy_(grammar_states)
         self.state.positions.add_(1).clamp_(max=self.last_position)  # a slot that nobody uses must not run off its row

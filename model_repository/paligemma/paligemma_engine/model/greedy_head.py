@@ -8,7 +8,7 @@ from torch import nn
 from paligemma_engine.answers.grammar import Grammar
 
 
-class Picker(nn.Module):
+class GreedyHead(nn.Module):
     """The model's head, and the choice of the next token: greedy, within the grammar."""
 
     allowed: torch.Tensor

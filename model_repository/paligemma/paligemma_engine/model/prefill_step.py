@@ -8,9 +8,9 @@ from torch import nn
 
 from paligemma_engine.model.attention import additive_mask
 from paligemma_engine.model.decode_step import SlotState
-from paligemma_engine.model.greedy_head import Picker
+from paligemma_engine.model.greedy_head import GreedyHead
 from paligemma_engine.model.kv_cache import PrefillView, SlotCache
-from paligemma_engine.model.upload import Upload
+from paligemma_engine.model.transfers import Upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,17 @@ class PrefillStep(nn.Module):
     positions: torch.Tensor
 
     def __init__(
-        self, model: Any, cache: SlotCache, state: SlotState, picker: Picker, inputs: PrefillInputs, *, length: int
+        self,
+        model: Any,
+        cache: SlotCache,
+        state: SlotState,
+        greedy_head: GreedyHead,
+        inputs: PrefillInputs,
+        *,
+        length: int,
     ) -> None:
         super().__init__()
-        self.language_model, self.picker = model.model.language_model, picker
+        self.language_model, self.greedy_head = model.model.language_model, greedy_head
         self.embedding = model.get_input_embeddings()
         self.has_window = getattr(model.config.get_text_config(), "sliding_window", None) is not None
         self.state, self.inputs = state, inputs
@@ -90,7 +97,7 @@ class PrefillStep(nn.Module):
             use_cache=True,
         ).last_hidden_state
         last = hidden.index_select(1, inputs.length - 1)[:, 0]
-        token_ids, logprobs, grammar_states = self.picker(last, inputs.grammar_state)
+        token_ids, logprobs, grammar_states = self.greedy_head(last, inputs.grammar_state)
         self.state.set(inputs.slot, token_ids=token_ids, positions=inputs.length, grammar_states=grammar_states)
         return token_ids, logprobs
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from paligemma_engine.model.upload import Upload
+from paligemma_engine.model.transfers import Upload
 from paligemma_engine.requests.prepared import LEVELS, PreparedImage
 
 

@@ -3,6 +3,7 @@
 import time
 
 from paligemma_engine.answers.repeats import RepeatDetector
+from paligemma_engine.answers.vocabulary import Task
 from paligemma_engine.checkpoints.checkpoint import Checkpoint
 from paligemma_engine.checkpoints.model_id import canonical
 from paligemma_engine.config import EngineConfig
@@ -10,8 +11,8 @@ from paligemma_engine.errors import InvalidArgument, ModelNotAllowed
 from paligemma_engine.preparation.decoding import ImageLimits, configure_pillow, decode_image
 from paligemma_engine.preparation.pixels import ImagePreparer
 from paligemma_engine.preparation.prompt_tokens import tokenize_prompt
-from paligemma_engine.preparation.prompts import TargetPrompt, Task, split_prompt
-from paligemma_engine.requests.prepared import PreparedPrompt
+from paligemma_engine.preparation.prompts import split_prompt
+from paligemma_engine.requests.prepared import PreparedPrompt, TargetPrompt
 from paligemma_engine.requests.request import Request
 from paligemma_engine.requests.sequence import Sequence
 from paligemma_engine.requests.ticket import Ticket, cancelled_error, deadline_error

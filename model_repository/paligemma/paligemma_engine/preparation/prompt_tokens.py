@@ -4,7 +4,7 @@ from typing import Final
 
 from paligemma_engine.checkpoints.checkpoint import Checkpoint
 from paligemma_engine.errors import InvalidPrompt
-from paligemma_engine.preparation.prompts import TargetPrompt
+from paligemma_engine.requests.prepared import TargetPrompt
 
 MAX_PROMPT_TOKENS: Final = 128  # of the user's words; the image's tokens come on top
 

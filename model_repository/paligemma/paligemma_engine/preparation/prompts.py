@@ -1,37 +1,14 @@
 """From the user's prompt to the sequences that answer it."""
 
-import enum
-from dataclasses import dataclass
 from typing import Final
 
+from paligemma_engine.answers.vocabulary import Task
 from paligemma_engine.errors import InvalidPrompt
+from paligemma_engine.requests.prepared import TargetPrompt
 
 MAX_TARGETS: Final = 8
 MAX_PROMPT_CHARACTERS: Final = 4096  # 8 targets of the longest prompt in tokens, at 4 characters each
 TARGET_SEPARATOR: Final = ";"
-
-
-class Task(enum.Enum):
-    """What a prompt asks for, as far as the grammar of the answer is concerned."""
-
-    SEGMENT = "segment"
-    DETECT = "detect"
-    OTHER = "other"
-
-
-@dataclass(frozen=True, slots=True)
-class TargetPrompt:
-    """What one sequence is asked.
-
-    Attributes:
-        task: decides the grammar of the answer.
-        target: what was asked for, without the task word; names objects that the answer leaves unnamed.
-        text: what the model receives, without the image, `<bos>` and the newline that the processor adds.
-    """
-
-    task: Task
-    target: str
-    text: str
 
 
 def split_prompt(prompt: str) -> list[TargetPrompt]:

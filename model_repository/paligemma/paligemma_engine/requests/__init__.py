@@ -1,1 +1,4 @@
-"""TODO requests."""
+"""The records of a request on its way: as it came, prepared, as sequences, as an answer.
+
+May import: answers.
+"""

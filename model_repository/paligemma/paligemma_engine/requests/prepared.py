@@ -6,9 +6,24 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from paligemma_engine.preparation.prompts import TargetPrompt
+from paligemma_engine.answers.vocabulary import Task
 
 LEVELS: Final = 256  # of an 8-bit channel
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPrompt:
+    """What one sequence is asked.
+
+    Attributes:
+        task: decides the grammar of the answer.
+        target: what was asked for, without the task word; names objects that the answer leaves unnamed.
+        text: what the model receives, without the image, `<bos>` and the newline that the processor adds.
+    """
+
+    task: Task
+    target: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

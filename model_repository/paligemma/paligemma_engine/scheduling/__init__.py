@@ -1,1 +1,4 @@
-"""TODO scheduling."""
+"""Who runs when: engine, scheduler, sender, heartbeat. Knows no torch.
+
+May import: requests, checkpoints, preparation.
+"""

@@ -1,8 +1,11 @@
-"""Brings what a step chose to the host; from a GPU while the next step is running already."""
+"""Between host and device: inputs on their way there, what a step chose on its way back.
+
+On a GPU neither waits for what the device is still running: copies go through pinned buffers, which are used by turns.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import torch
 
@@ -34,7 +37,7 @@ class RunningStep:
 
 
 @dataclass(frozen=True, slots=True)
-class _PinnedBuffer:
+class _IncomingBuffer:
     """Where the copy of a step's outputs goes; pinned, since only then the host need not wait for it."""
 
     token_ids: torch.Tensor
@@ -56,7 +59,7 @@ class ReadBack:
     def __init__(self, *, slots: int, steps_ahead: int, device: torch.device) -> None:
         """`steps_ahead` steps may be unread when the next one is started."""
         count = steps_ahead + 1 if device.type == "cuda" else 0
-        self._buffers = [_PinnedBuffer.allocate(slots) for _ in range(count)]
+        self._buffers = [_IncomingBuffer.allocate(slots) for _ in range(count)]
 
     def start(self, row_of: Mapping[int, int], token_ids: torch.Tensor, logprobs: torch.Tensor) -> RunningStep:
         """A step's outputs int64[rows] and float32[rows], which the next step on a GPU may overwrite, on their way."""
@@ -69,3 +72,39 @@ class ReadBack:
         buffer.logprobs[:rows].copy_(logprobs, non_blocking=True)
         buffer.arrived.record()
         return RunningStep(row_of, buffer.token_ids, buffer.logprobs, buffer.arrived)
+
+
+_STAGING_BUFFERS: Final = 2  # so that the next copy can be filled while the last one is under way
+
+
+@dataclass(frozen=True, slots=True)
+class _OutgoingBuffer:
+    """Where a copy comes from; pinned, since only then the host need not wait for it."""
+
+    content: torch.Tensor
+    sent: torch.cuda.Event
+
+    @classmethod
+    def allocate(cls, like: torch.Tensor) -> Self:
+        return cls(torch.empty(like.shape, dtype=like.dtype, pin_memory=True), torch.cuda.Event(blocking=True))
+
+
+class Upload:
+    """Fills one tensor again and again."""
+
+    def __init__(self, target: torch.Tensor) -> None:
+        """`target` is on the model's device."""
+        self._target = target
+        self._buffers = [_OutgoingBuffer.allocate(target) for _ in range(_STAGING_BUFFERS if target.is_cuda else 0)]
+
+    def __call__(self, source: torch.Tensor) -> None:
+        """Copies `source`, which is on the host, to the first entries of the target, in the target's dtype."""
+        target = self._target[: len(source)]
+        if not self._buffers:
+            target.copy_(source)
+            return
+        buffer = self._buffers.pop(0)
+        self._buffers.append(buffer)
+        buffer.sent.synchronize()
+        target.copy_(buffer.content[: len(source)].copy_(source), non_blocking=True)
+        buffer.sent.record()
