@@ -32,13 +32,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarking.baselines import Baseline
-from benchmarking.costs import Meter, first_token_totals
-from benchmarking.load import load_gateway, load_triton
-from benchmarking.workload import MAX_NEW_TOKENS, RANDOM_MODEL_ID, WORKS, Job, make_jobs, make_random_checkpoint
-from supervision.ports import PortError
-from supervision.server import SPIN_BRIEFLY
-from supervision.stack import DEMO_MODEL_ID, HOST, REPOSITORY, Stack, StackFailed, running_stack
+from parts.benchmark.baselines import Baseline
+from parts.benchmark.costs import Meter, first_token_totals
+from parts.benchmark.load import load_gateway, load_triton
+from parts.benchmark.workload import MAX_NEW_TOKENS, RANDOM_MODEL_ID, WORKS, Job, make_jobs, make_random_checkpoint
+from parts.serve.ports import PortError
+from parts.serve.server import SPIN_BRIEFLY
+from parts.serve.stack import DEMO_MODEL_ID, HOST, REPOSITORY, Stack, StackFailed, running_stack
 
 CLIENTS: Final = (1, 8, 32, 64)
 BATCH_SIZE: Final = 8

@@ -2,8 +2,8 @@
 # Lint, format, types, schemas and the documentation site; changes nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/environment.sh
-. scripts/environment.sh
+# shellcheck source=scripts/parts/environment.sh
+. scripts/parts/environment.sh
 
 prepare_environment triton gateway scripts dev
 PATH=$venv/bin:$PATH
@@ -16,7 +16,7 @@ for file in model_repository/*/1/model.py scripts/*.py; do
   mypy --no-error-summary "$file"
 done
 python scripts/constraints.py --check
-shellcheck --external-sources scripts/*.sh .ci/run
+shellcheck --external-sources scripts/*.sh scripts/parts/*.sh .ci/run
 
 schema() { check-jsonschema --quiet --builtin-schema "vendor.$1" "${@:2}"; }
 yamllint --strict .

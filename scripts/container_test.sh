@@ -8,8 +8,8 @@
 # Needs Docker with Compose 2.24 or newer; takes about ten minutes after the build. No GPU: the demo model runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/environment.sh
-. scripts/environment.sh
+# shellcheck source=scripts/parts/environment.sh
+. scripts/parts/environment.sh
 
 prepare_environment triton gateway scripts dev
 PATH=$venv/bin:$PATH

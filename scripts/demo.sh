@@ -8,8 +8,8 @@
 # docs/reference/settings.md says which variables change ports and models.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/environment.sh
-. scripts/environment.sh
+# shellcheck source=scripts/parts/environment.sh
+. scripts/parts/environment.sh
 
 phase() { # NAME COMMAND...: runs a command and says how long it took
   local name=$1 started=$EPOCHREALTIME
@@ -22,4 +22,4 @@ phase() { # NAME COMMAND...: runs a command and says how long it took
 require_platform
 phase environment prepare_environment triton gateway scripts
 phase tritonserver prepare_triton
-exec python scripts/demo.py "$@"
+PYTHONPATH=scripts exec python -m parts.demo "$@"

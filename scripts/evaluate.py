@@ -1,6 +1,6 @@
 """Measures how well a model segments, by the published protocol; `--help` says how."""
 
-from model_packages import run_module
+from parts.model_packages import run_module
 
 if __name__ == "__main__":
-    run_module("evaluation", "mask_decoder", "token_parser")
+    run_module("parts.evaluate", "mask_decoder", "token_parser")

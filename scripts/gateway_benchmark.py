@@ -19,11 +19,11 @@ import httpx2
 import psutil
 import tritonclient.grpc as grpcclient
 
-from benchmarking.costs import cpu_s_of
-from benchmarking.workload import Job, make_jobs
-from segment_inputs import CHANNEL_OPTIONS, segment_inputs
-from supervision.ports import read_port
-from supervision.stack import HOST, REPOSITORY, Stack, running_stack
+from parts.benchmark.costs import cpu_s_of
+from parts.benchmark.workload import Job, make_jobs
+from parts.segment_inputs import CHANNEL_OPTIONS, segment_inputs
+from parts.serve.ports import read_port
+from parts.serve.stack import HOST, REPOSITORY, Stack, running_stack
 
 WARM_UP: Final = 20
 STARTS: Final = 5

@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from model_packages import environment
+from parts.model_packages import environment
 
 LIMIT_S: Final = 530.0  # for all of it; a GPU that hangs would not even answer a signal
 
@@ -38,7 +38,7 @@ def main() -> int:
     if arguments.small:
         environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread costs a tiny model more than it brings
     try:
-        command = [sys.executable, "-m", "gpu_benchmarking", *sys.argv[1:]]
+        command = [sys.executable, "-m", "parts.gpu_benchmark", *sys.argv[1:]]
         return subprocess.run(command, env=environ, timeout=LIMIT_S, check=False).returncode
     except subprocess.TimeoutExpired:
         print(f"error: not done after {LIMIT_S:.0f} s", file=sys.stderr)

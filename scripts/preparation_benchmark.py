@@ -1,6 +1,6 @@
 """Measures how many photographs a second the engine prepares; the work is done in the package benchmarking."""
 
-from model_packages import run_module
+from parts.model_packages import run_module
 
 if __name__ == "__main__":
-    run_module("benchmarking.preparation", "paligemma")
+    run_module("parts.benchmark.preparation", "paligemma")

@@ -7,8 +7,8 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 (
   cd "$root"
-  # shellcheck source=scripts/environment.sh
-  . scripts/environment.sh
+  # shellcheck source=scripts/parts/environment.sh
+  . scripts/parts/environment.sh
   prepare_environment gateway scripts
 )
 # Where it is called stays the current folder: paths among the arguments count from there.

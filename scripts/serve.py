@@ -22,12 +22,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 
-from supervision.cures import find_cures
-from supervision.metrics import SupervisorMetrics
-from supervision.output import write_text
-from supervision.ports import Port, PortError, check_ports
-from supervision.processes import SHARED_MEMORY
-from supervision.server import Server, ServerFailed, ServerOptions
+from parts.serve.cures import find_cures
+from parts.serve.metrics import SupervisorMetrics
+from parts.serve.output import write_text
+from parts.serve.ports import Port, PortError, check_ports
+from parts.serve.processes import SHARED_MEMORY
+from parts.serve.server import Server, ServerFailed, ServerOptions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MAX_FAILURES = 5  # with --restart: so many failures in a row, none of them after the time below, are for a person

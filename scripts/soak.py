@@ -20,11 +20,11 @@ import httpx2
 import numpy as np
 import tritonclient.grpc.aio as grpcclient
 
-from segment_inputs import CHANNEL_OPTIONS
-from soaking.caller import Caller, Tally
-from soaking.kinds import OK, good_calls, mixed_calls
-from soaking.memory import resident_bytes, shared_memory_bytes
-from supervision.stack import HOST, Stack, running_stack
+from parts.segment_inputs import CHANNEL_OPTIONS
+from parts.serve.stack import HOST, Stack, running_stack
+from parts.soak.caller import Caller, Tally
+from parts.soak.kinds import OK, good_calls, mixed_calls
+from parts.soak.memory import resident_bytes, shared_memory_bytes
 
 BAD_SHARE: Final = 0.4
 MEMORY_SAMPLES: Final = 10

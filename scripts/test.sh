@@ -5,8 +5,8 @@
 #   ./scripts/test.sh tests/unit -k grammar
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# shellcheck source=scripts/environment.sh
-. scripts/environment.sh
+# shellcheck source=scripts/parts/environment.sh
+. scripts/parts/environment.sh
 
 require_platform
 prepare_environment triton gateway scripts dev

@@ -1,6 +1,6 @@
 """Trains the demo model's PaliGemma; `--help` says how."""
 
-from model_packages import run_module
+from parts.model_packages import run_module
 
 if __name__ == "__main__":
-    run_module("demo_training.train_paligemma", "mask_decoder", "token_parser")
+    run_module("parts.training.train_paligemma", "mask_decoder", "token_parser")

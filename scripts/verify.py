@@ -2,8 +2,8 @@
 
 import os
 
-from model_packages import run_module
+from parts.model_packages import run_module
 
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the server has the files; a typing error shall not fetch others
-    run_module("verification", "paligemma", "mask_decoder", "token_parser")
+    run_module("parts.verify", "paligemma", "mask_decoder", "token_parser")

@@ -12,8 +12,8 @@ from documents import RUNBOOK, SETTINGS, first_cells
 from gateway.services import MAX_ENCODERS
 from gateway.settings import Settings
 from paligemma_engine.config import EngineConfig
+from parts.serve.server import END_GRACE_S, EXIT_TIMEOUT_S
 from serve import parse_arguments
-from supervision.server import END_GRACE_S, EXIT_TIMEOUT_S
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 COMPOSE_TEXT = (REPOSITORY / "docker-compose.yml").read_text()
@@ -145,18 +145,9 @@ def test_no_secret_gets_into_an_image() -> None:
         "!models/paligemma2-demo-224/",
         "!models/vae-demo.npz",
         "!docs/sample.png",
-        "!scripts/demo_training/__init__.py",
-        "!scripts/demo_training/names.py",
-        "!scripts/demo_training/shapes.py",
-        "!scripts/evaluation/__init__.py",
-        "!scripts/evaluation/protocol.py",
-        "!scripts/model_packages.py",
-        "!scripts/scenes.py",
-        "!scripts/segment_inputs.py",
         "!scripts/healthcheck.py",
+        "!scripts/parts/",
         "!scripts/serve.py",
-        "!scripts/supervision/",
-        "!scripts/verification/",
         "!scripts/verify.py",
     }
     for name in ("Dockerfile.triton", "Dockerfile.gateway"):

@@ -67,7 +67,7 @@ def test_constraints_are_for_every_index_and_host() -> None:
 def test_everything_is_installed_with_them() -> None:
     """Scripts, images and CI."""
     workflows = (".github/workflows/ci.yml", ".github/workflows/docs.yml")
-    for name in ("scripts/environment.sh", "Dockerfile.gateway", "Dockerfile.triton", *workflows):
+    for name in ("scripts/parts/environment.sh", "Dockerfile.gateway", "Dockerfile.triton", *workflows):
         commands = re.findall(r"pip install (?:[^\n]*\\\n)*[^\n]*", (REPOSITORY / name).read_text())
         assert commands, name
         assert all("--constraint constraints.txt" in command for command in commands), name

@@ -12,7 +12,7 @@ from documents import RUNBOOK, first_cells
 
 from gateway.metrics import Metrics
 from paligemma_engine.metrics import FAMILIES, MetricKind
-from supervision.metrics import FAMILIES as SUPERVISOR_FAMILIES
+from parts.serve.metrics import FAMILIES as SUPERVISOR_FAMILIES
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 PROMETHEUS = REPOSITORY / "deploy" / "prometheus"

@@ -60,8 +60,7 @@ def test_the_contributors_map_shows_every_folder_and_script() -> None:
         f"{Path(path).parent}/" for path in tracked() if re.fullmatch(r"model_repository/\w+/\w+/__init__.py", path)
     }
     scripts = {path for path in tracked() if re.fullmatch(r"scripts/\w+\.(py|sh)", path)}
-    sourced = {"scripts/environment.sh", "scripts/host.sh", "scripts/demo.py"}  # parts of the scripts that are shown
-    assert folders | packages | (scripts - sourced) <= shown
+    assert folders | packages | scripts <= shown
 
 
 def test_the_readmes_map_is_the_top_level() -> None:
@@ -72,9 +71,8 @@ def test_the_readmes_map_is_the_top_level() -> None:
 
 
 def test_the_commands_page_shows_every_script() -> None:
-    libraries = {"environment.sh", "host.sh", "demo.py", "model_packages.py", "scenes.py", "segment_inputs.py"}
     scripts = {Path(path).name for path in tracked() if re.fullmatch(r"scripts/\w+\.(py|sh)", path)}
-    assert {Path(script).name for script in COMMAND.findall(COMMANDS)} == scripts - libraries
+    assert {Path(script).name for script in COMMAND.findall(COMMANDS)} == scripts
 
 
 @pytest.mark.parametrize(("page", "target", "anchor"), links())

@@ -14,7 +14,7 @@ from gateway.schemas import Mask, SegmentForm, SegmentResponse, TargetEnd
 from gateway.settings import Settings
 from paligemma_engine import errors as engine_errors
 from paligemma_engine.metrics import FAMILIES, MetricKind
-from supervision.metrics import FAMILIES as SUPERVISOR_FAMILIES
+from parts.serve.metrics import FAMILIES as SUPERVISOR_FAMILIES
 
 INTERNAL = {"HEARTBEAT_DIR"}  # between the supervisor and its engines
 READS_A_VARIABLE = re.compile(r'environ(?:\.get\(|, |\[)"([A-Z_]+)"|^([A-Z_]+): Final = "\2"$', re.MULTILINE)

@@ -8,7 +8,6 @@ from checkpoints import DEMO_MODEL_ID
 from engines import load_checkpoint
 from parity_cases import make_pairs
 
-from gpu_benchmarking.architecture import PALIGEMMA2_3B_448, make_model, make_processor
 from paligemma_engine import EngineConfig
 from paligemma_engine.checkpoints.checkpoint import Checkpoint
 from paligemma_engine.checkpoints.loading import to_checkpoint
@@ -20,6 +19,7 @@ from paligemma_engine.preparation.pixels import ImagePreparer
 from paligemma_engine.preparation.prompt_tokens import slot_length, tokenize_prompt
 from paligemma_engine.preparation.prompts import split_prompt
 from paligemma_engine.requests.prepared import PreparedPrompt
+from parts.gpu_benchmark.architecture import PALIGEMMA2_3B_448, make_model, make_processor
 
 MAX_NEW_TOKENS = 64
 FEATURE_CACHE_BYTES = 100_000_000

@@ -20,7 +20,7 @@ from PIL import Image
 
 from paligemma_client import AsyncClient, Client, RequestRefused, Result, UnsupportedCall, masks
 from paligemma_client.command.__main__ import main
-from scenes import draw_scene
+from parts.scenes import draw_scene
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SAMPLE = REPOSITORY / "docs" / "sample.png"

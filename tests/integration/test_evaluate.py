@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.answerers import Checkpoint, Server
-from evaluation.cases import plain_cases, scene_cases
-from evaluation.summary import Judged, judge, summarize
+from parts.evaluate.answerers import Checkpoint, Server
+from parts.evaluate.cases import plain_cases, scene_cases
+from parts.evaluate.summary import Judged, judge, summarize
 
 SEED = 20_000
 CASES = 30

@@ -7,8 +7,8 @@ from typing import Any
 import tritonclient.grpc.aio as grpcclient
 from stack import published_metrics
 
-from soaking.caller import Caller
-from soaking.kinds import OK, Call, good_calls, mixed_calls
+from parts.soak.caller import Caller
+from parts.soak.kinds import OK, Call, good_calls, mixed_calls
 
 REQUESTS = 300
 CLIENTS = 32

@@ -13,7 +13,7 @@ from PIL import Image
 from triton_fake import read_config
 from tritonclient.utils import InferenceServerException
 
-from scenes import draw_scene
+from parts.scenes import draw_scene
 
 PROTOCOLS = ["grpc", "http"]
 PAIRS = 50

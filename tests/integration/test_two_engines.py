@@ -13,8 +13,8 @@ import pytest
 import tritonclient.grpc.aio as grpcclient
 from stack import REPOSITORY, START_TIMEOUT_S, ChildProcess, Ports, published_metrics, serve
 
-from soaking.caller import Caller, Tally
-from soaking.kinds import OK, Call, good_calls
+from parts.soak.caller import Caller, Tally
+from parts.soak.kinds import OK, Call, good_calls
 
 REQUESTS = 288  # chance makes a tenth of a difference among a hundred
 CLIENTS = 8

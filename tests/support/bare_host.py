@@ -12,7 +12,13 @@ COMMANDS = (
     *("awk", "bash", "cat", "cut", "dirname", "env", "grep", "head", "mkdir", "mv", "rm"),
     *("chmod", "sed", "sha256sum", "sort", "tail", "tee", "touch"),
 )
-CLONED = ("pyproject.toml", "constraints.txt", "scripts/demo.sh", "scripts/environment.sh", "scripts/host.sh")
+CLONED = (
+    "pyproject.toml",
+    "constraints.txt",
+    "scripts/demo.sh",
+    "scripts/parts/environment.sh",
+    "scripts/parts/host.sh",
+)
 TIMEOUT_S = 60.0
 
 
@@ -87,4 +93,4 @@ class BareHost:
 
     @staticmethod
     def _sourced(line: str) -> str:
-        return f"set -euo pipefail; . scripts/environment.sh; {line}"
+        return f"set -euo pipefail; . scripts/parts/environment.sh; {line}"

@@ -9,7 +9,6 @@ from checkpoints import Reference, Transformers
 from engines import load_checkpoint
 from PIL import Image
 
-from demo_training.names import COLOURS
 from paligemma_engine import EngineConfig, EngineMetrics
 from paligemma_engine.checkpoints.checkpoint import Checkpoint
 from paligemma_engine.device.runner import ModelRunner
@@ -19,7 +18,8 @@ from paligemma_engine.preparation.prompts import split_prompt
 from paligemma_engine.requests.prepared import PreparedPrompt
 from paligemma_engine.requests.sequence import Sequence
 from paligemma_engine.scheduling.scheduler import Scheduler
-from scenes import SHAPES, draw_scene
+from parts.scenes import SHAPES, draw_scene
+from parts.training.names import COLOURS
 
 PAIRS = 200
 

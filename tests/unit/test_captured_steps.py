@@ -21,7 +21,7 @@ from paligemma_engine.preparation.pixels import ImagePreparer
 from paligemma_engine.preparation.prompt_tokens import tokenize_prompt
 from paligemma_engine.preparation.prompts import split_prompt
 from paligemma_engine.requests.prepared import PreparedPrompt
-from scenes import draw_scene
+from parts.scenes import draw_scene
 
 SLOTS = 2
 BEYOND_ROUNDING = 1.1

@@ -5,14 +5,14 @@ import random
 import numpy as np
 import pytest
 
-from demo_training.atlas import TILE, drawn_names, read_atlas
-from demo_training.masks import crop_mask, sample_masks
-from demo_training.names import COLOURS, KINDS, KINDS_BY_NAME, Kind, all_words, colours_of
-from demo_training.prompts import Found, Query, queries
-from demo_training.sampling import SceneStyle, sample_scene
-from demo_training.scenes import Layout, Placement, draw
-from demo_training.sprites import sprite
-from scenes import bounds
+from parts.scenes import bounds
+from parts.training.atlas import TILE, drawn_names, read_atlas
+from parts.training.masks import crop_mask, sample_masks
+from parts.training.names import COLOURS, KINDS, KINDS_BY_NAME, Kind, all_words, colours_of
+from parts.training.prompts import Found, Query, queries
+from parts.training.sampling import SceneStyle, sample_scene
+from parts.training.scenes import Layout, Placement, draw
+from parts.training.sprites import sprite
 
 FAR_APART = [(0.0, 0.0, 0.2, 0.2), (0.7, 0.6, 1.0, 0.9), (0.4, 0.3, 0.5, 0.4)]
 

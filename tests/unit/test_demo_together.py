@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from demo_training.progress import Run
-from demo_training.together import Together, train_together
+from parts.training.progress import Run
+from parts.training.together import Together, train_together
 
 
 def share_gradients(together: Together, folder: Path) -> None:

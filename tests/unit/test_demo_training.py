@@ -14,22 +14,22 @@ from engines import load_checkpoint
 from PIL import Image
 from step_clock import StepClock
 
-from demo_training import paligemma_training
-from demo_training.answers import AnswerTokens
-from demo_training.batches import FIRST_TRAINING_SEED, Asked, Batch, Batches, Diet, Picture
-from demo_training.batches import picture as draw_picture
-from demo_training.export import export
-from demo_training.losses import make_targets, patch_labels
-from demo_training.names import KINDS
-from demo_training.network import Architecture
-from demo_training.paligemma_training import PaliGemmaTraining
-from demo_training.progress import Run
-from demo_training.sampling import SceneStyle
-from demo_training.stages import ANSWERS, SELECTION, VISION, Stage, stages
-from demo_training.vae import TorchMaskVae
-from demo_training.vocabulary import make_tokenizer
 from paligemma_engine import EngineConfig
 from paligemma_tokens import parse_sequence
+from parts.training import paligemma_training
+from parts.training.answers import AnswerTokens
+from parts.training.batches import FIRST_TRAINING_SEED, Asked, Batch, Batches, Diet, Picture
+from parts.training.batches import picture as draw_picture
+from parts.training.export import export
+from parts.training.losses import make_targets, patch_labels
+from parts.training.names import KINDS
+from parts.training.network import Architecture
+from parts.training.paligemma_training import PaliGemmaTraining
+from parts.training.progress import Run
+from parts.training.sampling import SceneStyle
+from parts.training.stages import ANSWERS, SELECTION, VISION, Stage, stages
+from parts.training.vae import TorchMaskVae
+from parts.training.vocabulary import make_tokenizer
 
 TINY = Architecture(width=32, heads=2, kv_heads=1, vision_layers=1, vision_mlp=32, text_layers=2, text_mlp=32)
 FEW = Diet(pictures=3, prompts=2, several_share=0.5)
@@ -54,7 +54,7 @@ def few_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paligemma_training, "stages", lambda *, warm: STAGES)
     monkeypatch.setattr(paligemma_training, "_LOG_STEPS", 1)
     monkeypatch.setitem(paligemma_training._WORKERS, "cpu", 0)  # a fork beside JAX's threads is refused
-    monkeypatch.setattr("demo_training.progress.time", StepClock())
+    monkeypatch.setattr("parts.training.progress.time", StepClock())
 
 
 def batch_of(asked: list[Asked], boxes: list[list[float]]) -> Batch:
@@ -170,7 +170,7 @@ def test_training_never_meets_the_scenes_of_tests() -> None:
     batches = Batches(FEW, seed=FIRST_TRAINING_SEED + 1, image_size=224, grid=8, count=10)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("picture", "plain_picture"):
-            patch.setattr(f"demo_training.batches.{name}", lambda seed, *_: seeds.append(seed) or drawn_picture(3))
+            patch.setattr(f"parts.training.batches.{name}", lambda seed, *_: seeds.append(seed) or drawn_picture(3))
         batches[0]
     assert len(seeds) == FEW.pictures
     assert min(seeds) >= FIRST_TRAINING_SEED

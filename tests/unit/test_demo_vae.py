@@ -9,12 +9,12 @@ import pytest
 import torch
 from step_clock import StepClock
 
-from demo_training import vae_training
-from demo_training.masks import sample_masks
-from demo_training.progress import Run
-from demo_training.vae import TorchMaskVae
-from demo_training.vae_training import VaeTraining
 from mask_vae.vae import MaskVae
+from parts.training import vae_training
+from parts.training.masks import sample_masks
+from parts.training.progress import Run
+from parts.training.vae import TorchMaskVae
+from parts.training.vae_training import VaeTraining
 
 
 def curve(folder: Path) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def test_the_autoencoder_is_the_served_one(models_dir: Path) -> None:
 def test_the_autoencoder_learns_from_nothing_and_keeps_its_codes_at_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("demo_training.progress.time", StepClock())
+    monkeypatch.setattr("parts.training.progress.time", StepClock())
     monkeypatch.setattr(vae_training, "_LOG_STEPS", 1)
     monkeypatch.setattr(vae_training, "_HELD_OUT", 16)
     monkeypatch.setattr(vae_training, "_BATCH", 8)

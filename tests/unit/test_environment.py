@@ -51,7 +51,7 @@ class Folder:
         program.chmod(0o755)
 
     def run(self, command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        script = f"set -euo pipefail; . scripts/environment.sh; {command}"
+        script = f"set -euo pipefail; . scripts/parts/environment.sh; {command}"
         path = f"{self.path}/bin:/usr/bin:/bin"
         environ = {**{key: value for key, value in os.environ.items() if key != "PYTHON"}, "PATH": path, **variables}
         return subprocess.run(

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.answerers import without_empty_parts
-from evaluation.cases import Case, plain_cases, scene_cases
-from evaluation.folders import coco_cases, refcoco_cases
-from evaluation.protocol import Answer, Predicted, Truth, box_iou, is_well_formed, mask_iou, paste, score
-from evaluation.sheet import draw_sheet
-from evaluation.summary import judge, summarize
+from parts.evaluate.answerers import without_empty_parts
+from parts.evaluate.cases import Case, plain_cases, scene_cases
+from parts.evaluate.folders import coco_cases, refcoco_cases
+from parts.evaluate.protocol import Answer, Predicted, Truth, box_iou, is_well_formed, mask_iou, paste, score
+from parts.evaluate.sheet import draw_sheet
+from parts.evaluate.summary import judge, summarize
 
 SIZE = (40, 20)  # width and height
 LOCS = "<loc0000><loc0000><loc0511><loc0511>"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from gpu_benchmarking.__main__ import main
-from gpu_benchmarking.architecture import PALIGEMMA2_3B_448, make_model
-from gpu_benchmarking.ceilings import ModelCost
+from parts.gpu_benchmark.__main__ import main
+from parts.gpu_benchmark.architecture import PALIGEMMA2_3B_448, make_model
+from parts.gpu_benchmark.ceilings import ModelCost
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SCRIPT = REPOSITORY / "scripts" / "gpu_benchmark.py"

@@ -14,7 +14,7 @@ from paligemma_engine.device.feature_cache import FeatureCache
 from paligemma_engine.model.vision_step import VisionStep
 from paligemma_engine.preparation.pixels import ImagePreparer
 from paligemma_engine.requests.prepared import PreparedImage
-from scenes import draw_scene
+from parts.scenes import draw_scene
 
 FEATURE_BYTES = 64 * 192 * 4  # of the demo model: image tokens, hidden size, float32
 

@@ -16,7 +16,7 @@ from paligemma_engine.preparation.pixels import ImagePreparer
 from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS, tokenize_prompt
 from paligemma_engine.preparation.prompts import split_prompt
 from paligemma_engine.requests.prepared import PreparedImage
-from scenes import draw_scene
+from parts.scenes import draw_scene
 
 
 @pytest.fixture(scope="module")

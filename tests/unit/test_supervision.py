@@ -18,11 +18,11 @@ from stack import free_ports
 import serve
 from paligemma_engine.config import HUB_CACHE_FOLDER
 from paligemma_engine.scheduling.heartbeat import Heartbeat
+from parts.serve import cures, heartbeats
+from parts.serve.metrics import FAMILIES, SupervisorMetrics
+from parts.serve.processes import is_stub
+from parts.serve.server import ServerFailed
 from serve import HUB_CACHE_FOLDER as SUPERVISORS_HUB_CACHE_FOLDER
-from supervision import cures, heartbeats
-from supervision.metrics import FAMILIES, SupervisorMetrics
-from supervision.processes import is_stub
-from supervision.server import ServerFailed
 
 USER = f"user {os.getuid()}:{os.getgid()}"
 

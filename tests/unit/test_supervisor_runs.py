@@ -18,8 +18,8 @@ import psutil
 import pytest
 from stack import REPOSITORY, ChildProcess, Ports, environment, free_ports, wait_until
 
-from supervision.ports import PortError
-from supervision.stack import running_stack
+from parts.serve.ports import PortError
+from parts.serve.stack import running_stack
 
 START_S = 60.0
 FAKE = REPOSITORY / "tests" / "support" / "fake_tritonserver.py"
@@ -207,7 +207,7 @@ def test_equal_ports_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 RUNS_CHATTY = """
 import os, pathlib, sys, time
-from supervision import stack
+from parts.serve import stack
 stack.RUN_DIR = pathlib.Path(sys.argv[1])
 chatty = [sys.executable, "-c", "print('x' * 99, flush=True); print('y' * 1_000_000)"]
 with stack.Process("chatty", chatty, os.environ) as process:

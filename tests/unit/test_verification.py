@@ -19,12 +19,12 @@ from PIL import Image
 from paligemma_engine import Answer, Engine, EngineConfig, EngineMetrics, Request
 from paligemma_engine.requests.request import TargetAnswer
 from paligemma_engine.startup import start_engine
-from verification import checks
-from verification.cases import Case, drawn_cases
-from verification.comparison import EXACT, ROUNDED, Comparison, Job, Tolerance, Verdict, compare
-from verification.decoder import Decoders
-from verification.reference import Reference, find_files
-from verification.report import as_json, conclusion, table
+from parts.verify import checks
+from parts.verify.cases import Case, drawn_cases
+from parts.verify.comparison import EXACT, ROUNDED, Comparison, Job, Tolerance, Verdict, compare
+from parts.verify.decoder import Decoders
+from parts.verify.reference import Reference, find_files
+from parts.verify.report import as_json, conclusion, table
 
 MAX_NEW_TOKENS = 48
 TOKEN_ROWS = {checks.TOKENS, checks.CHOICES, checks.LOGPROBS}

@@ -11,10 +11,10 @@ from PIL import Image
 
 from paligemma_engine import EngineConfig
 from paligemma_engine.preparation.decoding import ImageLimits, decode_image
-from verification.__main__ import main
-from verification.cases import drawn_cases, folder_cases
-from verification.errors import CannotVerify
-from verification.reference import Reference, as_served, find_files, weight_bytes
+from parts.verify.__main__ import main
+from parts.verify.cases import drawn_cases, folder_cases
+from parts.verify.errors import CannotVerify
+from parts.verify.reference import Reference, as_served, find_files, weight_bytes
 
 LIMITS = ImageLimits(max_bytes=20_000_000, max_pixels=40_000_000)
 
@@ -61,7 +61,7 @@ def test_a_second_copy_that_does_not_fit_is_refused_before_it_is_loaded(
 ) -> None:
     config = EngineConfig(model_id=DEMO_MODEL_ID, models_dir=models_dir, dtype="bfloat16")
     files = find_files(config)
-    monkeypatch.setattr("verification.reference.free_gpu_bytes", lambda _device: weight_bytes(config, files))
+    monkeypatch.setattr("parts.verify.reference.free_gpu_bytes", lambda _device: weight_bytes(config, files))
     with pytest.raises(CannotVerify, match="give --device cpu"):
         Reference(dataclasses.replace(config, device="cuda:0"), files)
 

@@ -1,0 +1,132 @@
+# shellcheck shell=bash
+# What demo.sh, test.sh and check.sh set up; sourced by them, from the repository's root.
+#
+#   prepare_environment GROUP...   .venv with these dependency groups of pyproject.toml
+#   prepare_triton                 a tritonserver on PATH: the host's own, else one from a Python package in .triton
+#
+# Both do nothing where everything is in place already.
+
+venv=$PWD/.venv
+local_triton=$PWD/.triton
+progress_interval_s=15
+# shellcheck source=scripts/parts/host.sh
+. scripts/parts/host.sh
+
+# The stamp says what is installed: a digest of the interpreter and all versions, then the groups, one a line. Where the
+# digest is another one, by newer or by older versions, nothing that the stamp lists counts.
+prepare_environment() {
+  local python stamp=$venv/installed-groups versions group missing=() options=()
+  if ! [ -x "$venv/bin/python" ]; then
+    python=$(find_python)
+    "$python" -m venv "$venv" || fail "$python cannot make a virtual environment"
+  fi
+  python=$("$venv/bin/python" -c 'import sys; print(sys._base_executable)')
+  versions=$(digest_of "$python" "$(listed_versions)" "$(cat constraints.txt)")
+  if [ "$(head -n 1 "$stamp" 2>/dev/null)" != "$versions" ]; then rm -f "$stamp"; fi
+  for group in "$@"; do
+    options+=(--group "$group")
+    grep -qxF "$group" "$stamp" 2>/dev/null || missing+=("$group")
+  done
+  [ "${#missing[@]}" -gt 0 ] || return 0
+  install_quietly "$venv/install.log" 'pip>=25.1'
+  install_quietly "$venv/install.log" "${options[@]}"
+  [ -f "$stamp" ] || printf '%s\n' "$versions" >"$stamp"
+  printf '%s\n' "${missing[@]}" >>"$stamp"
+}
+
+# The dependency groups of pyproject.toml, or one of them: its other tables may change without an installation.
+listed_versions() { # [GROUP]
+  "$venv/bin/python" - "$@" <<'PYTHON'
+import sys, tomllib
+groups = tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]
+print(groups[sys.argv[1]] if sys.argv[1:] else groups)
+PYTHON
+}
+
+digest_of() {
+  printf '%s\n' "$@" | sha256sum | cut -d ' ' -f 1
+}
+
+# pip with every version given; its output goes into a log, of which the end is shown where it fails.
+install_quietly() { # LOG PIP_OPTION...
+  local log=$1
+  shift
+  "$venv/bin/python" -m pip install --disable-pip-version-check --constraint constraints.txt "$@" 2>&1 |
+    tee "$log" | show_progress || {
+    tail -n 15 "$log" >&2
+    fail "pip could not install what pyproject.toml lists; the whole output is in $log"
+  }
+}
+
+# Reads pip's output and says what it is doing and for how long: on a terminal in one line that is written again and
+# again, elsewhere in a line every 15 seconds.
+show_progress() {
+  local began=$SECONDS said_at=$SECONDS doing=starting line status
+  while true; do
+    status=0
+    IFS= read -r -t 1 line || status=$?
+    if [ "$status" -eq 0 ]; then
+      doing=$(pip_step "$line" "$doing")
+    elif [ "$status" -le 128 ]; then # the end; a second without a line is more than 128
+      break
+    fi
+    if [ -t 1 ]; then
+      printf '\r\033[K%-14s %s, %d s' installing "$doing" $((SECONDS - began))
+    elif [ $((SECONDS - said_at)) -ge "$progress_interval_s" ]; then
+      said_at=$SECONDS
+      printf '%-14s %s, %d s\n' installing "$doing" $((SECONDS - began))
+    fi
+  done
+  if [ -t 1 ]; then printf '\r\033[K'; fi
+}
+
+pip_step() { # LINE BEFORE: a line of pip's output in at most 54 letters; what was before where it says no step
+  local line=${1#"${1%%[![:space:]]*}"}
+  case $line in
+    Installing\ collected\ packages*) printf 'Installing collected packages' ;;
+    Collecting\ * | Downloading\ * | Using\ cached\ * | Building\ * | Preparing\ *)
+      line=${line%% (from *}
+      line=${line/http*\//} # an index other than PyPI is named with the whole address
+      line=${line/-[cp][py][0-9]*.whl/}
+      printf '%s' "${line:0:54}"
+      ;;
+    *) printf '%s' "$2" ;;
+  esac
+}
+
+prepare_triton() {
+  if ! command -v tritonserver >/dev/null; then
+    local stamp=$local_triton/versions versions
+    versions=$(digest_of "$(stub_python_version)" "$(listed_versions local-triton)")
+    if ! [ -x "$local_triton/bin/tritonserver" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$versions" ]; then
+      unpack_triton
+      printf '%s\n' "$versions" >"$stamp"
+    fi
+    PATH=$local_triton/bin:$PATH
+  fi
+  PATH=$venv/bin:$PATH
+  export PATH
+}
+
+# Lays the packaged server out as an installation has it. The wrapper puts this environment's own libpython first:
+# the stub would load the system's otherwise, which cannot import this environment's modules.
+unpack_triton() {
+  local wheel=$local_triton/wheel libpython version
+  version=$(stub_python_version)
+  rm -rf "$local_triton"
+  install_quietly "$venv/install.log" --no-deps --target "$wheel" --group local-triton
+  local packaged=$wheel/pytriton/tritonserver
+  mkdir -p "$local_triton/bin" "$local_triton/backends"
+  mv "$packaged/backends/python" "$local_triton/backends/python"
+  mv "$packaged/python_backend_stubs/$version/triton_python_backend_stub" "$local_triton/backends/python/"
+  chmod +x "$packaged/bin/tritonserver" "$local_triton/backends/python/triton_python_backend_stub"
+  libpython=$("$venv/bin/python" -c 'import sys, sysconfig
+print(*dict.fromkeys([sys.base_prefix + "/lib", sysconfig.get_config_var("LIBDIR")]), sep=":")')
+  cat >"$local_triton/bin/tritonserver.part" <<WRAPPER
+#!/usr/bin/env bash
+export LD_LIBRARY_PATH=$libpython:$wheel/nvidia_pytriton.libs\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+exec $packaged/bin/tritonserver --backend-directory=$local_triton/backends "\$@"
+WRAPPER
+  chmod +x "$local_triton/bin/tritonserver.part"
+  mv "$local_triton/bin/tritonserver.part" "$local_triton/bin/tritonserver"
+}

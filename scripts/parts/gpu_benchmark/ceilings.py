@@ -1,0 +1,99 @@
+"""What the card can do, measured, and how soon the model's work could be done at that rate."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from parts.gpu_benchmark.device_clock import DeviceClock
+
+REPEATS: Final = 20
+_MULTIPLY_AND_ADD: Final = 2
+
+
+def measure_matrix_flops_per_s(clock: DeviceClock, *, device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """The rate of a product of two random matrices [size, size]: 2 size^3 operations."""
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    product = torch.empty_like(left)
+
+    def multiply() -> None:
+        torch.matmul(left, right, out=product)
+
+    clock.time(multiply, repeats=3)
+    return _MULTIPLY_AND_ADD * size**3 / clock.time(multiply, repeats=REPEATS)
+
+
+def measure_copy_bytes_per_s(clock: DeviceClock, *, device: torch.device, size_bytes: int) -> float:
+    """The rate of a copy within the device's memory; bytes that are read and bytes that are written both count."""
+    source = torch.ones(size_bytes, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    clock.time(lambda: target.copy_(source), repeats=3)
+    return 2 * size_bytes / clock.time(lambda: target.copy_(source), repeats=REPEATS)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCost:
+    """What a model's work takes at the least.
+
+    Attributes:
+        vision_weights: weights that each of the image's tokens is multiplied with, before the text model.
+        text_weights: weights that each token of the prompt is multiplied with.
+        head_weights: weights that give the next token's scores.
+        vision_attention: operations for each pair of the image's tokens, over all layers.
+        text_attention: operations for each pair of the prompt's tokens, over all layers.
+        position_bytes: keys and values of one position, over all layers.
+        weight_bytes: of one weight.
+        image_tokens: tokens of an image.
+    """
+
+    vision_weights: int
+    text_weights: int
+    head_weights: int
+    vision_attention: int
+    text_attention: int
+    position_bytes: int
+    weight_bytes: int
+    image_tokens: int
+
+    @classmethod
+    def of(cls, model: Any) -> "ModelCost":
+        """Counted on transformers' own model."""
+        vision, text = model.config.vision_config, model.config.get_text_config()
+        heads_size = text.num_attention_heads * text.head_dim
+        weight_bytes: int = model.lm_head.weight.element_size()
+        return cls(
+            vision_weights=_multiplied(model.model.vision_tower) + _multiplied(model.model.multi_modal_projector),
+            text_weights=_multiplied(model.model.language_model),
+            head_weights=model.lm_head.weight.numel(),
+            vision_attention=2 * _MULTIPLY_AND_ADD * vision.num_hidden_layers * vision.hidden_size,
+            text_attention=2 * _MULTIPLY_AND_ADD * text.num_hidden_layers * heads_size,
+            position_bytes=2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * weight_bytes,
+            weight_bytes=weight_bytes,
+            image_tokens=(vision.image_size // vision.patch_size) ** 2,
+        )
+
+    def prefill_flops(self, prompt_tokens: int, *, picture_seen: bool = False) -> int:
+        """Operations of one prefill; of a picture that was seen before, those of the text model alone.
+
+        2 x (vision weights x image tokens + text weights x prompt tokens + head), and for the attention of each layer,
+        where every token sees every other, 4 x tokens^2 x heads x head size: the scores, and the sums of values.
+        """
+        text = _MULTIPLY_AND_ADD * (self.text_weights * prompt_tokens + self.head_weights)
+        text += self.text_attention * prompt_tokens**2
+        if picture_seen:
+            return text
+        vision = _MULTIPLY_AND_ADD * self.vision_weights * self.image_tokens
+        return text + vision + self.vision_attention * self.image_tokens**2
+
+    def step_bytes(self, rows: int, positions: int) -> int:
+        """Bytes that a decode step reads: the text model's weights and the head's once, and each row's keys and values.
+
+        A row's embedding, its activations and what the step writes are left out: together far below one percent.
+        """
+        return (self.text_weights + self.head_weights) * self.weight_bytes + rows * positions * self.position_bytes
+
+
+def _multiplied(module: nn.Module) -> int:
+    """The weights of a module's matrix products; each is used once for each token."""
+    return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d))

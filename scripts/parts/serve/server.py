@@ -1,0 +1,241 @@
+"""One run of tritonserver: started, watched, drained, ended with everything that belongs to it."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+import psutil
+
+from parts.serve import heartbeats
+from parts.serve.cures import NO_ANSWER_CURE, shared_memory_problem
+from parts.serve.ports import Port, read_port
+from parts.serve.probes import MODEL, Address, FirstRequestFailed, ask_first_request
+from parts.serve.processes import SHARED_MEMORY, GroupGuard, end, is_alive, served_model, stubs_below
+from parts.serve.server_log import ServerLog
+
+POLL_S: Final = 0.5
+END_POLL_S: Final = 0.05
+HEALTH_FAILURES: Final = 6  # in a row, before a server that still runs is called stuck
+EXIT_TIMEOUT_S: Final = 30  # for tritonserver to finish what it has in hand
+END_GRACE_S: Final = 5.0  # for a server that has already failed
+
+# Closed to everybody: what they are called with is made up at each start and told to nobody.
+ADMINISTRATIVE: Final = "model-repository,shared-memory,trace,logging"
+
+# PyTorch's threads wait for each other by spinning, libgomp's default for milliseconds at each operation: with anything
+# else on the same cores a request then takes seconds. So few rounds (some microseconds) cost an idle host nothing.
+SPIN_BRIEFLY: Final = {"GOMP_SPINCOUNT": "2000"}
+
+
+class ServerFailed(Exception):
+    """The server did not start, or died, or hangs.
+
+    Attributes:
+        details: lines that say more: of the server's log, or what to do.
+    """
+
+    def __init__(self, message: str, details: list[str] | None = None) -> None:
+        super().__init__(message)
+        self.details = details or []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """How to run the server.
+
+    Attributes:
+        model_repository: folder with the models.
+        models_dir: folder with weights; handed to the models as MODELS_DIR.
+        host: address to listen on.
+        ports: HTTP, gRPC and metrics, in this order.
+        drain_timeout_s: how long running requests may take to end.
+        stall_timeout_s: a heartbeat this old means a stuck engine.
+        first_answer_timeout_s: how long the first request may take once all models are ready.
+        extra_options: for tritonserver, as they are.
+    """
+
+    model_repository: Path
+    models_dir: Path
+    host: str
+    ports: list[Port]
+    drain_timeout_s: float
+    stall_timeout_s: float
+    first_answer_timeout_s: float
+    extra_options: tuple[str, ...] = ()
+
+    @property
+    def address(self) -> Address:
+        """Where this host reaches the server over HTTP."""
+        return Address("127.0.0.1" if self.host == "0.0.0.0" else self.host, self.ports[0].number)  # noqa: S104
+
+    @staticmethod
+    def read_ports(environ: Mapping[str, str]) -> list[Port]:
+        """HTTP, gRPC and metrics ports from the environment; raises PortError."""
+        return [
+            read_port(environ, "TRITON_HTTP_PORT", 8010),
+            read_port(environ, "TRITON_GRPC_PORT", 8011),
+            read_port(environ, "TRITON_METRICS_PORT", 8012),
+        ]
+
+
+class Server:
+    """A tritonserver process and what belongs to it; leaving the context ends all of it."""
+
+    def __init__(self, options: ServerOptions, heartbeat_dir: Path) -> None:
+        self._options = options
+        self._heartbeat_dir = heartbeat_dir
+        self._shared_memory_prefix = f"triton_{uuid.uuid4().hex[:12]}_"
+        self._stubs: list[psutil.Process] = []
+        self._commands: dict[int, list[str]] = {}
+        self._health_failures = 0
+
+    def __enter__(self) -> Self:
+        """Starts the process; raises ServerFailed where there is no tritonserver, or no shared memory for it."""
+        if shutil.which("tritonserver") is None:
+            raise ServerFailed("there is no tritonserver on PATH; scripts/demo.sh sets one up")
+        if problem := shared_memory_problem(SHARED_MEMORY):
+            raise ServerFailed(problem)
+        environment = {
+            **SPIN_BRIEFLY,
+            **os.environ,
+            "MODELS_DIR": str(self._options.models_dir),
+            "HEARTBEAT_DIR": str(self._heartbeat_dir),
+        }
+        self._process = subprocess.Popen(
+            self._command(),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C in the terminal is for the supervisor, which ends the server in order
+        )
+        self._guard = GroupGuard(self._process.pid, SHARED_MEMORY / self._shared_memory_prefix)
+        assert self._process.stdout is not None
+        self._log = ServerLog(self._process.stdout)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._end(END_GRACE_S)
+
+    def wait_ready(self, stop: threading.Event) -> None:
+        """Returns when every model is ready, or a stop is asked for; raises ServerFailed where one cannot be."""
+        while not stop.wait(POLL_S):
+            if self._process.poll() is not None:
+                message = f"tritonserver did not start (status {self._process.returncode})"
+                raise ServerFailed(message, self._failure_lines())
+            ready = self._options.address.is_healthy("ready")
+            self._stubs = self._find_stubs()
+            if ready:
+                return
+
+    def wait_first_answer(self, stop: threading.Event) -> None:
+        """Returns when a real request has been answered, or a stop is asked for; raises ServerFailed where none is.
+
+        Triton says ready as soon as all models are loaded, also where a stub dies or hangs when it is to answer.
+        A repository without the ensemble is not asked.
+        """
+        if not (self._options.model_repository / MODEL).is_dir():
+            return
+        answered = ask_first_request(self._options.address, self._options.first_answer_timeout_s)
+        while not stop.is_set():
+            try:
+                answered.result(POLL_S)
+            except TimeoutError:
+                self._check("at the first request", NO_ANSWER_CURE)
+            except FirstRequestFailed as failure:
+                self._check("at the first request", NO_ANSWER_CURE)  # a death says more than a connection that was cut
+                raise ServerFailed(str(failure), [NO_ANSWER_CURE]) from failure
+            else:
+                return
+
+    def watch(self, stop: threading.Event) -> None:
+        """Returns when a stop is asked for; raises ServerFailed when something is dead or stuck."""
+        while not stop.wait(POLL_S):
+            self._check()
+
+    def drain(self, at_once: threading.Event) -> None:
+        """Lets running requests end, then the server; `at_once` ends the waiting."""
+        give_up_at = time.monotonic() + self._options.drain_timeout_s
+        while time.monotonic() < give_up_at and self._process.poll() is None:
+            if heartbeats.unanswered(self._heartbeat_dir) == 0 or at_once.wait(0.1):
+                break
+        self._end(EXIT_TIMEOUT_S + END_GRACE_S, at_once)
+
+    def _command(self) -> list[str]:
+        options = self._options
+        http, grpc, metrics = (port.number for port in options.ports)
+        closed = f"{ADMINISTRATIVE}:key={secrets.token_urlsafe()}"
+        return [
+            "tritonserver",
+            f"--model-repository={options.model_repository}",
+            f"--http-address={options.host}",
+            f"--http-port={http}",
+            f"--grpc-address={options.host}",
+            f"--grpc-port={grpc}",
+            f"--metrics-address={options.host}",
+            f"--metrics-port={metrics}",
+            f"--http-restricted-api={closed}",
+            f"--grpc-restricted-protocol={closed}",
+            f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
+            "--grpc-http2-max-ping-strikes=0",  # a client with a long request may ping as often as it likes
+            "--disable-auto-complete-config",  # the configurations are complete; completing them would cost a start
+            f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
+            *options.extra_options,
+        ]
+
+    def _check(self, when: str = "", cure: str | None = None) -> None:
+        """Raises ServerFailed when something is dead or stuck; `when` and `cure` are said of a process that died."""
+        died, details = (f"died {when}" if when else "died"), ([cure] if cure else [])
+        if self._process.poll() is not None:
+            message = f"tritonserver {died} (status {self._process.returncode})"
+            raise ServerFailed(message, self._failure_lines() + details)
+        for stub in self._stubs:
+            if not is_alive(stub):
+                model = served_model(self._commands.get(stub.pid, []))
+                raise ServerFailed(f"the process of model {model} {died} (pid {stub.pid})", details)
+        for name, age_s in heartbeats.ages_s(self._heartbeat_dir).items():
+            if age_s > self._options.stall_timeout_s:
+                raise ServerFailed(f"engine {name} is stuck: no sign of life for {age_s:.0f} s")
+        self._health_failures = 0 if self._options.address.is_healthy("live") else self._health_failures + 1
+        if self._health_failures >= HEALTH_FAILURES:
+            raise ServerFailed(f"tritonserver is stuck: {HEALTH_FAILURES} health checks in a row failed")
+
+    def _find_stubs(self) -> list[psutil.Process]:
+        """The stubs there are; one that has died meanwhile is a zombie, and no longer says what it was."""
+        stubs = stubs_below(self._process.pid)
+        for stub in stubs:
+            with contextlib.suppress(psutil.Error):
+                self._commands.setdefault(stub.pid, stub.cmdline())
+        return stubs
+
+    def _end(self, grace_s: float, at_once: threading.Event | None = None) -> None:
+        """Ends the server and its stubs, and clears away the shared memory that a killed one leaves."""
+        family = set(self._stubs)
+        if self._process.poll() is None:
+            family.update(psutil.Process(self._process.pid).children(recursive=True))
+            self._process.send_signal(signal.SIGTERM)
+            give_up_at = time.monotonic() + grace_s
+            while self._process.poll() is None and time.monotonic() < give_up_at:
+                if at_once is not None and at_once.is_set():
+                    break
+                time.sleep(END_POLL_S)
+            self._process.kill()
+            self._process.wait()
+        end(family, END_GRACE_S)
+        self._guard.dismiss()
+        self._log.join(END_GRACE_S)
+        for region in SHARED_MEMORY.glob(f"{self._shared_memory_prefix}*"):
+            region.unlink(missing_ok=True)
+
+    def _failure_lines(self) -> list[str]:
+        self._log.join(END_GRACE_S)
+        return self._log.failure_lines()
