@@ -8,11 +8,11 @@ from typing import Final
 import uvicorn
 from pydantic import ValidationError
 
-from gateway.access import reload_keys
 from gateway.app import create_app
-from gateway.logs import configure_logging
-from gateway.protocol import GatewayProtocol
+from gateway.door.access import reload_keys
+from gateway.door.protocol import GatewayProtocol
 from gateway.settings import Settings
+from gateway.watching.logs import configure_logging
 
 SETTINGS_STATUS: Final = 2  # of a process whose settings cannot work
 

@@ -7,10 +7,9 @@ from typing import Any, Final
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway.access import KEY_HEADER, KeyFile, require_key
-from gateway.bodies import BodyMiddleware, ByteBudget
+from gateway.door.access import KEY_HEADER, KeyFile, require_key
+from gateway.door.bodies import BodyMiddleware, ByteBudget
 from gateway.errors import install_error_handlers
-from gateway.metrics import Metrics
 from gateway.middleware import (
     QUIET_ROUTES,
     REQUEST_ID_HEADER,
@@ -23,6 +22,7 @@ from gateway.routes.documentation import add_documentation
 from gateway.services import running_services
 from gateway.settings import Settings
 from gateway.version import VERSION
+from gateway.watching.metrics import Metrics
 
 BASE64_GROWTH: Final = 4 / 3
 FRAME_BYTES: Final = 1_000_000  # what a body may hold beside its image: fields, and the heads of their parts

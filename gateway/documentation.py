@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.decoding import JSON_TYPE, MULTIPART, URLENCODED
 from gateway.errors import STATUS_OF_CODE
 from gateway.fetching.errors import UNREACHABLE
+from gateway.inputs.decoding import JSON_TYPE, MULTIPART, URLENCODED
 from gateway.schemas import Error, SegmentForm
 
 IMAGE_TYPES: Final = "image/jpeg, image/png, image/webp, image/gif, image/bmp, image/tiff, image/avif, image/heic"

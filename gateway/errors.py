@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway.record import record_of
+from gateway.watching.record import record_of
 
 _log = logging.getLogger(__name__)
 

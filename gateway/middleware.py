@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import unknown_error_response
-from gateway.metrics import Metrics
-from gateway.record import RECORD, RequestRecord
+from gateway.watching.metrics import Metrics
+from gateway.watching.record import RECORD, RequestRecord
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 UNMATCHED: Final = "unmatched"

@@ -9,16 +9,16 @@ from typing import Final
 from anyio import CapacityLimiter
 from fastapi import Request
 
-from gateway.admission import Admission
-from gateway.cached import Cached
+from gateway.door.admission import Admission
 from gateway.fetching import Fetcher
 from gateway.fetching.addresses import AddressPolicy
 from gateway.fetching.network import Resolver
-from gateway.metrics import Metrics
-from gateway.model_catalog import ModelCatalog
 from gateway.schemas import Models, Version
 from gateway.settings import Settings
-from gateway.triton import TritonSegmenter
+from gateway.triton.cached import Cached
+from gateway.triton.client import TritonSegmenter
+from gateway.triton.model_catalog import ModelCatalog
+from gateway.watching.metrics import Metrics
 
 MAX_DECODERS: Final = 2  # bodies decoded at once: each may hold its image twice
 MAX_ENCODERS: Final = 4  # answers encoded at once: each may hold a mask as large as a photograph

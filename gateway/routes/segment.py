@@ -5,20 +5,20 @@ import asyncio
 from anyio import from_thread, to_thread
 from fastapi import APIRouter, Request, Response
 
-from gateway.answers import build_response
-from gateway.bodies import Share, share_of
-from gateway.deadline import Deadline
-from gateway.decoding import JSON_TYPE
-from gateway.disconnect import while_connected
+from gateway.answers.response import build_response
+from gateway.answers.segmentation import Segmentation
 from gateway.documentation import error_responses, request_body
+from gateway.door.bodies import Share, share_of
+from gateway.door.deadline import Deadline
+from gateway.door.disconnect import while_connected
 from gateway.errors import ApiError
-from gateway.inputs import SegmentInput, read_segment_input
-from gateway.prompts import with_task
-from gateway.record import RequestRecord, record_of
+from gateway.inputs.decoding import JSON_TYPE
+from gateway.inputs.prompts import with_task
+from gateway.inputs.read import SegmentInput, read_segment_input
 from gateway.schemas import SegmentForm, SegmentResponse
-from gateway.segmentation import Segmentation
 from gateway.services import Services, services_of
-from gateway.wire import SegmentRequest, serialize_request
+from gateway.triton.wire import SegmentRequest, serialize_request
+from gateway.watching.record import RequestRecord, record_of
 
 router = APIRouter()
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from documents import RUNBOOK, first_cells
 
-from gateway.metrics import Metrics
+from gateway.watching.metrics import Metrics
 from paligemma_engine.metrics import FAMILIES, MetricKind
 from parts.serve.metrics import FAMILIES as SUPERVISOR_FAMILIES
 

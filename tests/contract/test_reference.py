@@ -8,10 +8,10 @@ from documents import ERRORS, METRICS, REPOSITORY, REST, SETTINGS, TENSORS, firs
 from triton_fake import read_config
 
 from gateway.errors import STATUS_OF_CODE
-from gateway.metrics import Metrics
-from gateway.prompts import TASK_WORDS
+from gateway.inputs.prompts import TASK_WORDS
 from gateway.schemas import Mask, SegmentForm, SegmentResponse, TargetEnd
 from gateway.settings import Settings
+from gateway.watching.metrics import Metrics
 from paligemma_engine import errors as engine_errors
 from paligemma_engine.metrics import FAMILIES, MetricKind
 from parts.serve.metrics import FAMILIES as SUPERVISOR_FAMILIES

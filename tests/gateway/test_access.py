@@ -10,8 +10,8 @@ import pytest
 from fastapi.testclient import TestClient
 from stack import Ports, answers_200, gateway, wait_until
 
-from gateway.access import LOOK_EVERY_S, KeyFile
 from gateway.app import create_app
+from gateway.door.access import LOOK_EVERY_S, KeyFile
 from gateway.settings import Settings
 
 NO_TRITON = "127.0.0.1:1"
@@ -95,7 +95,7 @@ def test_a_changed_file_is_read_again_and_a_broken_one_is_not(
 ) -> None:
     """A leaked key could only be taken back with a restart."""
     now = time.monotonic()
-    monkeypatch.setattr("gateway.access.time.monotonic", lambda: now)
+    monkeypatch.setattr("gateway.door.access.time.monotonic", lambda: now)
     keys = KeyFile(keys_file)
     keys_file.write_text("new:new-key\n", encoding="utf-8")
     assert keys.find("first-key") and not keys.find("new-key")  # not a second has passed

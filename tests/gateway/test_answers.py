@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from gateway.answers import build_response
-from gateway.record import RequestRecord
+from gateway.answers.response import build_response
+from gateway.answers.segmentation import Segmentation, SegmentedObject, Target
 from gateway.schemas import SegmentForm
-from gateway.segmentation import Segmentation, SegmentedObject, Target
+from gateway.watching.record import RequestRecord
 
 
 def test_every_object_names_its_target_and_every_target_its_end() -> None:

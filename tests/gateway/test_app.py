@@ -9,10 +9,10 @@ import pytest
 from fastapi.testclient import TestClient
 from stack import REPOSITORY, free_ports
 
-from gateway import inputs
 from gateway.app import create_app
-from gateway.decoding import ContentType
 from gateway.errors import STATUS_OF_CODE
+from gateway.inputs import read as inputs
+from gateway.inputs.decoding import ContentType
 from gateway.settings import Settings
 
 LIMIT = 50_000

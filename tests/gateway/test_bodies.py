@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import Gauge
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway import bodies
-from gateway.bodies import MIN_HELD_BYTES, PACE_BYTES, BodyMiddleware, ByteBudget
+from gateway.door import bodies
+from gateway.door.bodies import MIN_HELD_BYTES, PACE_BYTES, BodyMiddleware, ByteBudget
 from gateway.errors import ApiError
 
 MEGABYTE = 1_000_000

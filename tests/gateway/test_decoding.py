@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway import decoding
-from gateway.decoding import MAX_FIELDS_BYTES, ContentType, decode_body
 from gateway.errors import ApiError
+from gateway.inputs import decoding
+from gateway.inputs.decoding import MAX_FIELDS_BYTES, ContentType, decode_body
 
 BOUNDARY = "b"
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from anyio import from_thread, to_thread
 
-from gateway.disconnect import while_connected
+from gateway.door.disconnect import while_connected
 from gateway.errors import ApiError
 
 

@@ -9,10 +9,10 @@ import pycocotools.mask
 import pytest
 from PIL import Image, ImageDraw
 
-from gateway.masks import encode_mask, paste_mask
+from gateway.answers.masks import encode_mask, paste_mask
+from gateway.answers.segmentation import Segmentation, SegmentedObject
+from gateway.answers.spaces import Space
 from gateway.schemas import CoordinateSpace, MaskFormat, Ring, RunLengths
-from gateway.segmentation import Segmentation, SegmentedObject
-from gateway.spaces import Space
 
 BOX = (0.25, 0.1, 0.75, 0.9)
 

@@ -12,8 +12,8 @@ from fastapi.testclient import TestClient
 
 from gateway.app import create_app
 from gateway.errors import ApiError
-from gateway.model_catalog import ModelCatalog
 from gateway.settings import Settings
+from gateway.triton.model_catalog import ModelCatalog
 
 METRICS = """\
 # HELP nv_inference_count Number of inferences performed
@@ -115,7 +115,7 @@ def test_retry_after_follows_the_load(
     async def loading(self: Any, request: bytes, *, timeout_s: float) -> None:
         raise ApiError("loading", "the model is being loaded; try again later")
 
-    monkeypatch.setattr("gateway.triton.TritonSegmenter.segment", loading)
+    monkeypatch.setattr("gateway.triton.client.TritonSegmenter.segment", loading)
     triton.text = text
     with client(triton.url) as gateway:
         response = gateway.post("/segment", data={"prompt": "cat"}, files={"image_file": b"x"})

@@ -18,8 +18,8 @@ from web import SITE, redirect, site
 from gateway.app import create_app
 from gateway.documentation import ERROR_EXAMPLES, error_responses
 from gateway.errors import STATUS_OF_CODE
-from gateway.logs import JsonFormatter
 from gateway.settings import Settings
+from gateway.watching.logs import JsonFormatter
 
 NO_TRITON = "127.0.0.1:1"
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from stack import REPOSITORY
 
-from gateway.encoding import pixel_coordinates, soft_mask
-from gateway.masks import paste_mask
-from gateway.overlay import draw_overlay
-from gateway.prompts import with_task
-from gateway.segmentation import SegmentedObject
+from gateway.answers.encoding import pixel_coordinates, soft_mask
+from gateway.answers.masks import paste_mask
+from gateway.answers.overlay import draw_overlay
+from gateway.answers.segmentation import SegmentedObject
+from gateway.inputs.prompts import with_task
 from gateway.settings import Settings
 
 

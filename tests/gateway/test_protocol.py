@@ -11,7 +11,7 @@ import uvicorn
 from stack import wait_until
 from starlette.types import Receive, Scope, Send
 
-from gateway.protocol import MAX_HEAD_BYTES, GatewayProtocol
+from gateway.door.protocol import MAX_HEAD_BYTES, GatewayProtocol
 
 HEAD_TIMEOUT_S = 0.4
 ANSWER = b"an answer"

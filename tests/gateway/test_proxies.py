@@ -6,7 +6,7 @@ import pytest
 from stack import Ports, fixed_delay_triton
 from web import CANARY, Canary
 
-from gateway.triton import TritonSegmenter
+from gateway.triton.client import TritonSegmenter
 
 PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "all_proxy")
 

@@ -8,8 +8,8 @@ import pytest
 from stack import Ports, fixed_delay_triton
 
 from gateway.errors import ApiError
-from gateway.triton import TritonSegmenter
-from gateway.wire import SegmentRequest, serialize_request
+from gateway.triton.client import TritonSegmenter
+from gateway.triton.wire import SegmentRequest, serialize_request
 
 AWAY_S = 6.5  # by then gRPC's own default waits several seconds between attempts
 FOUND_AGAIN_S = 1.5

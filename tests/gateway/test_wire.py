@@ -5,7 +5,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 from tritonclient.grpc import service_pb2
 
-from gateway.wire import OUTPUTS, SegmentRequest, serialize_request
+from gateway.triton.wire import OUTPUTS, SegmentRequest, serialize_request
 
 
 @pytest.mark.parametrize("image", [b"", b"a picture", memoryview(b"a picture"), bytearray(3_000_000)])

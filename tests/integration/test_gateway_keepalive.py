@@ -12,8 +12,8 @@ import tritonclient.grpc.aio as grpcclient
 from stack import START_TIMEOUT_S, Ports, serve
 
 from gateway.errors import ApiError
-from gateway.triton import TritonSegmenter
-from gateway.wire import SegmentRequest, serialize_request
+from gateway.triton.client import TritonSegmenter
+from gateway.triton.wire import SegmentRequest, serialize_request
 
 KEEPALIVE_S = 1.0
 TIMEOUT_S = 60.0

@@ -6,9 +6,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.encoding import pixel_coordinates
+from gateway.answers.encoding import pixel_coordinates
+from gateway.answers.segmentation import Segmentation
 from gateway.schemas import CoordinateSpace, Ring
-from gateway.segmentation import Segmentation
 
 NORMALIZED_DECIMALS: Final = 6
 PIXEL_DECIMALS: Final = 2

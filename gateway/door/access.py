@@ -12,7 +12,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from gateway.errors import ApiError
-from gateway.record import record_of
+from gateway.watching.record import record_of
 
 BEARER: Final = HTTPBearer(auto_error=False, description="One of the keys in the gateway's API_KEYS_FILE.")
 KEY_HEADER: Final = APIKeyHeader(

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from gateway.encoding import pixel_coordinates
-from gateway.masks import paste_mask
-from gateway.segmentation import SegmentedObject
+from gateway.answers.encoding import pixel_coordinates
+from gateway.answers.masks import paste_mask
+from gateway.answers.segmentation import SegmentedObject
 
 MASK_OPACITY: Final = 0.5
 GOLDEN_ANGLE: Final = 0.381966  # of a turn: consecutive hues lie far apart, however many there are

@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from gateway.bodies import PACE_BYTES, PACE_WINDOW_S
+from gateway.door.bodies import PACE_BYTES, PACE_WINDOW_S
 
 HEAD_TIMEOUT_S: Final = 10.0
 MAX_HEAD_BYTES: Final = 65_536

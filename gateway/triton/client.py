@@ -11,12 +11,12 @@ from opentelemetry import propagate
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
-from gateway.deadline import time_is_up
+from gateway.answers.segmentation import Segmentation, SegmentedObject, Target
+from gateway.door.deadline import time_is_up
 from gateway.errors import STATUS_OF_CODE, ApiError
 from gateway.schemas import Version
-from gateway.segmentation import Segmentation, SegmentedObject, Target
+from gateway.triton.wire import OUTPUTS
 from gateway.version import VERSION
-from gateway.wire import OUTPUTS
 
 INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
 MODELS: Final = ("paligemma", "token_parser", "mask_decoder", "segment")

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from gateway.encoding import png_base64
-from gateway.masks import encode_mask
-from gateway.overlay import draw_overlay
-from gateway.record import RequestRecord
+from gateway.answers.encoding import png_base64
+from gateway.answers.masks import encode_mask
+from gateway.answers.overlay import draw_overlay
+from gateway.answers.segmentation import Segmentation, SegmentedObject
+from gateway.answers.spaces import Space
 from gateway.schemas import ImageSize, Mask, SegmentForm, SegmentResponse, TargetEnd
-from gateway.segmentation import Segmentation, SegmentedObject
-from gateway.spaces import Space
+from gateway.watching.record import RequestRecord
 
 
 def build_response(

@@ -15,10 +15,10 @@ import pycocotools.mask
 from numpy.typing import NDArray
 from PIL import Image
 
-from gateway.encoding import png_base64, soft_mask
+from gateway.answers.encoding import png_base64, soft_mask
+from gateway.answers.segmentation import SegmentedObject
+from gateway.answers.spaces import Space
 from gateway.schemas import MaskFormat, Ring, RunLengths
-from gateway.segmentation import SegmentedObject
-from gateway.spaces import Space
 
 STRIP_PIXELS: Final = 1 << 20  # a mask as large as a photograph is resized in strips, to be small in memory
 BACKGROUND: Final = -1.0  # of raw masks

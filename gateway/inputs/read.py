@@ -13,9 +13,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from gateway.decoding import MAX_ENCODED_BYTES, SLICE_BYTES, URLENCODED, ContentType, decode_body
-from gateway.disconnect import client_gone
+from gateway.door.disconnect import client_gone
 from gateway.errors import ApiError
+from gateway.inputs.decoding import MAX_ENCODED_BYTES, SLICE_BYTES, URLENCODED, ContentType, decode_body
 from gateway.schemas import SegmentForm
 
 IMAGE_FIELDS: Final = ("image_file", "image_url")

@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.types import Scope
 
-RECORD: Final = "gateway.record"  # where the record is in the ASGI scope
+RECORD: Final = "gateway.watching.record"  # where the record is in the ASGI scope
 
 
 @dataclass(slots=True)

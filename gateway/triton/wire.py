@@ -11,7 +11,7 @@ from typing import Final
 
 from tritonclient.grpc import service_pb2
 
-from gateway.inputs import EncodedImage
+from gateway.inputs.read import EncodedImage
 
 OUTPUTS: Final = (
     "text",

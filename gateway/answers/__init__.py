@@ -1,0 +1,1 @@
+"""From what Triton found to the body of an answer."""

@@ -1,0 +1,1 @@
+"""What Triton is asked, and what it answers."""

@@ -1,0 +1,1 @@
+"""What is known of requests: records, logs, metrics."""
