@@ -36,8 +36,10 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path, self.log = path, path / "pip.log"
-        (path / "scripts").mkdir()
-        shutil.copy(REPOSITORY / "scripts" / "environment.sh", path / "scripts")
+        (path / "scripts" / "parts").mkdir(parents=True)
+        for name in ("environment.sh", "host.sh"):
+            shutil.copy(REPOSITORY / "scripts" / "parts" / name, path / "scripts" / "parts")
+        (path / "constraints.txt").write_text("")
         self.write_pins(PYPROJECT)
         self.write_program(".venv/bin/python", FAKE_PYTHON.format(python=sys.executable, log=self.log))
 
@@ -63,7 +65,7 @@ class Folder:
         self.log.write_text("")
         done = self.run(command)
         assert done.returncode == 0, done.stderr
-        asked = [line.split("install --disable-pip-version-check ")[1] for line in self.log.read_text().splitlines()]
+        asked = [line.split("--constraint constraints.txt ")[1] for line in self.log.read_text().splitlines()]
         return [words for words in asked if "pip>=" not in words]
 
 

@@ -59,6 +59,19 @@ def test_what_a_load_raises_never_ends_its_thread(
     assert isinstance(pool.ask(sample_image, "two"), Answer)
 
 
+def test_memory_that_cannot_be_handed_back_never_ends_a_thread(
+    pool: Pool, sample_image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a device that is lost: the loader died, and who named another model waited for ever."""
+
+    def fail() -> None:
+        raise RuntimeError("the device is lost")
+
+    monkeypatch.setattr("paligemma_engine.pool.load_queue.release_memory", fail)
+    assert isinstance(pool.ask(sample_image, "bert"), ModelFailed)
+    assert isinstance(pool.ask(sample_image, "two"), Answer)
+
+
 def test_one_model_has_one_name(folders: Path, sample_image: bytes) -> None:
     settings = {"allowed_model_ids": ("org/*",), "model_id": "org/zero@main", "max_extra_models": 2}
     with pool_of(folders, **settings) as pool:

@@ -20,7 +20,7 @@ from paligemma_engine.config import EngineConfig
 from paligemma_engine.device.compilation import prepare_compiler
 from paligemma_engine.device.run_options import CudaGraphs, RunOptions
 from paligemma_engine.device.runner import ModelRunner
-from paligemma_engine.errors import ModelFailed
+from paligemma_engine.errors import Loading, ModelFailed
 from paligemma_engine.memory.fit import Memory, require_disk
 from paligemma_engine.memory.slot_plan import plan_slots, too_large
 from paligemma_engine.metrics import EngineMetrics
@@ -138,7 +138,8 @@ class CheckpointLoader:
         try:
             need = self._require(config, files, size_of(files.folder))
             make_room(lambda: need.fits(Memory.free(self._device)))
-            need.require(Memory.free(self._device), config.model_id)
+            if not need.fits(Memory.free(self._device)):  # it can, so that this may pass: others are at work
+                raise Loading(f"{config.model_id} finds no room in memory now; try again later")
             started = time.monotonic()
             checkpoint = load_files(config, files)
             runner = start_runner(config, checkpoint, self._metrics)

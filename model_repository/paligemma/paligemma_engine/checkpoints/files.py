@@ -88,22 +88,27 @@ def missing_weights(folder: Path) -> str | None:
     """The name of a safetensors file that is not there, None for a folder with all of them."""
     if is_adapter(folder):
         return None if (folder / ADAPTER_WEIGHTS).is_file() else ADAPTER_WEIGHTS
+    return next((name for name in _weight_files(folder) if not (folder / name).is_file()), None)
+
+
+def _weight_files(folder: Path) -> list[str]:
+    """The names of the files that a checkpoint's weights are read from; others may lie beside them."""
     index = folder / WEIGHTS_INDEX
     if not index.is_file():
-        return None if (folder / WEIGHTS).is_file() else WEIGHTS
+        return [WEIGHTS]
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict):
         raise ModelFailed(f"{WEIGHTS_INDEX} lists no weights")
-    return next((shard for shard in sorted(set(weight_map.values())) if not (folder / shard).is_file()), None)
+    return sorted(set(weight_map.values()))
 
 
 def size_of(folder: Path) -> CheckpointSize:
-    """How much the safetensors of a folder are, by their headers.
+    """How much a checkpoint's weights are, by the headers of their files.
 
     Raises:
         ModelFailed: a file cannot be read.
     """
-    files = list(folder.glob("*.safetensors"))
+    files = [folder / name for name in _weight_files(folder)]
     return CheckpointSize(
         numbers=sum(_numbers_in(file) for file in files), weight_bytes=sum(file.stat().st_size for file in files)
     )

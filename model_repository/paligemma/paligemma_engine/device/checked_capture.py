@@ -49,6 +49,8 @@ def capture_checked(step: RehearsedStep[Output], capture: CapturesSteps, *, stri
         if all(map(_alike, _tensors(replay()), plain)):
             return replay
         problem = "its CUDA graph answered differently"
+    except torch.OutOfMemoryError:  # no fault of the graph; the caller says what to set
+        raise
     except RuntimeError as error:  # as torch's own errors are; where the GPU is lost, the next call says so, too
         problem = f"its CUDA graph failed ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     if strict:

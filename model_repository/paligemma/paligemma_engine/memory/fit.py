@@ -19,7 +19,7 @@ from paligemma_engine.checkpoints.loading import torch_dtype
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.memory.release import free_gpu_bytes, free_host_bytes
-from paligemma_engine.memory.slot_plan import SLOTS_ON_CPU, MemoryNeed, too_large
+from paligemma_engine.memory.slot_plan import MemoryNeed, too_large
 from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS
 
 DISK_RESERVE_BYTES: Final = 1_000_000_000  # left for others when a download has ended
@@ -49,7 +49,7 @@ class Memory:
 
     @classmethod
     def needed(cls, config: EngineConfig, files: CheckpointFiles, size: CheckpointSize) -> Self:
-        """What a checkpoint takes with its slots; on a GPU with one of them: there are as many as fit.
+        """What a checkpoint takes with its slots; with one of them where their number is auto: as many as fit are made.
 
         Args:
             config: settings.
@@ -70,7 +70,7 @@ class Memory:
         if torch.device(config.device).type == "cuda":
             slots = config.max_slots or 1
             return cls(gpu_bytes=weight_bytes + need.for_slots(slots), host_bytes=merge_bytes)
-        slots = config.max_slots or SLOTS_ON_CPU
+        slots = config.max_slots or 1
         return cls(gpu_bytes=0, host_bytes=weight_bytes + merge_bytes + slots * need.slot_bytes)
 
     def at_least(self, other: Self) -> Self:
@@ -91,8 +91,8 @@ class Memory:
         if self.host_bytes > available.host_bytes:
             raise ModelFailed(
                 f"{model_id} needs {_amount(self.host_bytes)} of the host's memory, of which it can have "
-                f"{_amount(available.host_bytes)}; raise the container's limit, set a lower MAX_SLOTS, or choose a "
-                "smaller checkpoint"
+                f"{_amount(available.host_bytes)}; raise the container's limit, "
+                f"{'' if self.gpu_bytes else 'set a lower MAX_SLOTS, '}or choose a smaller checkpoint"
             )
 
 

@@ -16,7 +16,7 @@ import torch
 from paligemma_engine.checkpoints.checkpoint import Checkpoint
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import ModelFailed
-from paligemma_engine.memory.release import free_gpu_bytes
+from paligemma_engine.memory.release import free_gpu_bytes, free_host_bytes
 from paligemma_engine.preparation.prompt_tokens import slot_length
 
 _log = logging.getLogger(__name__)
@@ -97,14 +97,12 @@ class MemoryNeed:
 
 
 def plan_slots(config: EngineConfig, checkpoint: Checkpoint) -> int:
-    """The number of slots: as set, or on a GPU as many as fit, up to SLOTS_ON_GPU.
+    """The number of slots: as set, or as many as fit, up to SLOTS_ON_GPU or SLOTS_ON_CPU.
 
     Raises:
         ModelFailed: they do not fit the GPU; says what to set.
     """
     device = checkpoint.model.device
-    if device.type != "cuda":
-        return config.max_slots or SLOTS_ON_CPU
     need = MemoryNeed.of(
         checkpoint.model.config.get_text_config(),
         prompt_length=slot_length(checkpoint, max_new_tokens=0),
@@ -113,6 +111,9 @@ def plan_slots(config: EngineConfig, checkpoint: Checkpoint) -> int:
         feature_cache_bytes=config.feature_cache_bytes,
         captured=config.cuda_graphs != "off" and not checkpoint.is_quantized,
     )
+    if device.type != "cuda":
+        fitting = min(SLOTS_ON_CPU, free_host_bytes() // need.slot_bytes)
+        return config.max_slots or max(1, fitting)
     free_bytes = free_gpu_bytes(device)
     slots = choose_slots(config.max_slots, need, free_bytes=free_bytes)
     _log.info("%d slots of %.0f MB, %.1f GB free before", slots, need.slot_bytes / 1e6, free_bytes / 1e9)

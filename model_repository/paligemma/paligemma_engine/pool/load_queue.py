@@ -129,6 +129,10 @@ class LoadQueue:
             except BaseException as error:  # a panic in Rust is no Exception
                 failure = _explain(wanted, error)
             self._give_up(wanted, failure)  # here nothing refers to what was loaded so far
+            try:
+                release_memory()
+            except Exception:  # of a device that is lost, say: its engine is told by its next step
+                _log.exception("memory could not be handed back")
 
     def _next(self, *, must_be_fetched: bool) -> Wanted | None:
         """Waits for a checkpoint in that state; None when the queue closes."""
@@ -150,7 +154,6 @@ class LoadQueue:
             tickets = self._take(wanted)
         for ticket in tickets:
             self._refuse(ticket, failure)
-        release_memory()
 
     def _take(self, wanted: Wanted) -> list[Ticket]:
         if self._wanted.get(wanted.model_id) is wanted:

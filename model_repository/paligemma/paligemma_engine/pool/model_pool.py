@@ -114,9 +114,11 @@ class ModelPool:
         closing = [threading.Thread(target=engine.close, args=(drain_timeout_s,)) for engine in extras]
         for thread in closing:
             thread.start()
+        # Last, since it answers for the pool; it drains beside the others.
+        self._default.drain(max(give_up_at - time.monotonic(), 0.0))
         for thread in closing:
             thread.join()
-        self._default.close(max(give_up_at - time.monotonic(), 0.0))  # last: it answers for the pool
+        self._default.close(0.0)
 
     def fail(self) -> None:
         """Before the process ends: answers every request with an error, whatever it waits for."""
@@ -188,7 +190,7 @@ class ModelPool:
             if not loaded or (loaded < self._config.max_extra_models and fits()):
                 return
             if not self._queue.is_wanted(wanted):
-                raise Loading(f"nobody waits for {wanted.model_id} any more, and it would evict another")
+                raise Loading(f"{wanted.model_id} is not loaded, since it would evict a model; try again later")
             with self._lock:
                 if self._closing:
                     raise stopping_error()

@@ -58,4 +58,5 @@ class RecentFailures:
 
 
 def _dated(error: EngineError, pause_s: float) -> EngineError:
-    return type(error)(f"{error.args[0]}; the server tries it again in {math.ceil(pause_s)} s at the earliest")
+    message = error.args[0] if error.args else type(error).__name__
+    return type(error)(f"{message}; the server tries it again in {math.ceil(pause_s)} s at the earliest")

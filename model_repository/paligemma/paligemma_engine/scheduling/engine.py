@@ -144,15 +144,19 @@ class Engine:
             drain_timeout_s: how long requests in hand may take.
             stuck_timeout_s: how long a step that is running then may take; one that takes longer is left behind.
         """
-        with self._lock:
-            self._refusal = self._refusal or stopping_error()
-            self._give_up_at = min(self._give_up_at, time.monotonic() + drain_timeout_s)
-        while self._unanswered and self._thread.is_alive() and time.monotonic() < self._give_up_at:
-            time.sleep(0.02)
+        self.drain(drain_timeout_s)
         with self._ending:
             if not self._ended:
                 self._end(stuck_timeout_s)
                 self._ended = True
+
+    def drain(self, timeout_s: float) -> None:
+        """Refuses new requests, and returns when those in hand have ended, or after so long."""
+        with self._lock:
+            self._refusal = self._refusal or stopping_error()
+            self._give_up_at = min(self._give_up_at, time.monotonic() + timeout_s)
+        while self._unanswered and self._thread.is_alive() and time.monotonic() < self._give_up_at:
+            time.sleep(0.02)
 
     def _end(self, stuck_timeout_s: float) -> None:
         self._stopping.set()
@@ -199,7 +203,7 @@ class Engine:
         idle = not self._scheduler.has_work
         try:
             while True:
-                ticket = self._inbox.get(block=idle, timeout=INTERVAL_S)
+                ticket = self._inbox.get(block=idle, timeout=LOOK_INTERVAL_S if self._unanswered else INTERVAL_S)
                 idle = False
                 if ticket is not None and self._is_unanswered(ticket):
                     self._owners.update(dict.fromkeys(ticket.sequences, ticket))
