@@ -41,7 +41,8 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: there is no key in it, or a line is neither or cannot be sent in a header; the message does not hold what is in the file.
+        ValueError: there is no key in it, or a line is neither, or no header can hold its key; the message does not
+            hold what is in the file.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]

@@ -154,7 +154,7 @@ def test_a_file_without_keys_is_refused_at_the_start(tmp_path: Path) -> None:
 def test_a_key_that_no_header_can_hold_is_refused_at_the_start(keys_file: Path, key: str) -> None:
     """It was taken, and opened nothing."""
     keys_file.write_text(f"good\nbad:{key}\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="line 2: .* printable ASCII") as refusal:
+    with pytest.raises(ValueError, match="printable ASCII") as refusal:
         KeyFile(keys_file)
     assert key not in str(refusal.value)
 
