@@ -12,6 +12,7 @@ from gateway.app import create_app
 from gateway.door.access import reload_keys
 from gateway.door.protocol import GatewayProtocol
 from gateway.settings import Settings
+from gateway.triton.client import ANSWER_GRACE_S
 from gateway.watching.logs import configure_logging
 
 SETTINGS_STATUS: Final = 2  # of a process whose settings cannot work
@@ -36,8 +37,9 @@ def main() -> int:
         host=settings.gateway_host,
         port=settings.gateway_port,
         http=GatewayProtocol,
+        ws="none",  # no route has them, and none of the protocol's limits would hold
         timeout_keep_alive=settings.keep_alive_timeout_s,
-        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s),
+        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s + ANSWER_GRACE_S),
         log_config=None,
         access_log=False,
         server_header=False,

@@ -91,7 +91,7 @@ class ApiError(Exception):
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Every known error leaves the application in the one shape; RecordMiddleware sees to the others."""
+    """Every known error leaves the application in the one shape; FailureMiddleware answers the others."""
 
     async def api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)

@@ -41,19 +41,23 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: there is no key in it, or a line is neither; the message does not hold what is in the file.
+        ValueError: there is no key in it, or a line is neither, or no header can hold its key; the message does not
+            hold what is in the file.
     """
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError:  # its text holds what is in the file
         raise ValueError(f"{path}: not UTF-8; write one key, or name:key, on each line") from None
     keys = []
     for number, line in enumerate(lines, start=1):
         if line and not line.startswith("#"):
-            name, colon, key = (part.strip() for part in line.partition(":"))
-            if colon and not (name and key):
+            before, colon, after = (part.strip() for part in line.partition(":"))
+            if colon and not (before and after):
                 raise ValueError(f"{path}, line {number}: write name:key, or a key alone")
-            keys.append(ApiKey(name if colon else None, _digest(key if colon else name)))
+            name, key = (before, after) if colon else (None, before)
+            if not (key.isascii() and key.isprintable()):
+                raise ValueError(f"{path}, line {number}: a key may only have printable ASCII characters")
+            keys.append(ApiKey(name, _digest(key)))
     if not keys:
         raise ValueError(f"{path}: no key in it; put one on each line, or unset API_KEYS_FILE")
     return tuple(keys)

@@ -12,7 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.door.bodies import PACE_BYTES, PACE_WINDOW_S
 
 HEAD_TIMEOUT_S: Final = 10.0
-MAX_HEAD_BYTES: Final = 65_536
+MAX_HEAD_BYTES: Final = 65_536  # also of what is neither head nor body: the lines of chunks, and trailers
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -37,7 +37,8 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_request = False
         self._in_head = False
         self._closes = False
-        self._head_bytes = 0
+        self._got_part = False  # whether the last bytes brought a head's beginning or end, or a piece of a body
+        self._unread_bytes = 0  # since they did
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection was opened; its first head has to come."""
@@ -52,12 +53,11 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Some bytes came: of a head, of a body, or of several of them."""
-        was_in_head = self._in_head
+        self._got_part = False
         super().data_received(data)
-        if was_in_head and self._in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self.transport.close()
+        self._unread_bytes = 0 if self._got_part or not self._in_request else self._unread_bytes + len(data)
+        if self._unread_bytes > MAX_HEAD_BYTES:
+            self.transport.close()
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_head_timer()
         elif self._in_request or self.cycle is None:
@@ -72,14 +72,24 @@ class GatewayProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
-        self._in_request = self._in_head = True
-        self._head_bytes = 0
+        self._in_request = self._in_head = self._got_part = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer, which is passed over: uvicorn would put it with the headers, however many come."""
+        if self._in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The end of a head."""
         self._in_head = False
+        self._got_part = True
         super().on_headers_complete()
         self.cycle.transport = cast(asyncio.Transport, _PatientTransport(self.transport, self.close_when_heard))
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        self._got_part = True
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The end of a request."""
@@ -96,6 +106,13 @@ class GatewayProtocol(HttpToolsProtocol):
         self._closes = True
         self._await_head()
         self.transport.write_eof()
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is no HTTP; this is said unless the last answer has been written."""
+        if self._closes:
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
 
     def pause_writing(self) -> None:
         """The client takes an answer more slowly than it is written."""

@@ -36,10 +36,10 @@ class Resolver:
 
         Raises:
             OSError or UnicodeError: there are none.
-            LookupFailed: the name server does not say, or too many look-ups are under way.
+            LookupFailed: the name server does not say, or there is no thread to ask it.
         """
         if self._free == 0:
-            raise LookupFailed("too many look-ups of names are under way; try again later")
+            raise _too_many()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[Address]] = loop.create_future()
 
@@ -62,8 +62,11 @@ class Resolver:
             with contextlib.suppress(RuntimeError):  # the application has ended meanwhile
                 loop.call_soon_threadsafe(finish, addresses, failure)
 
-        self._free -= 1
-        Thread(target=run, name="resolver", daemon=True).start()
+        try:
+            Thread(target=run, name="resolver", daemon=True).start()
+        except RuntimeError as error:  # the system has no thread left
+            raise _too_many() from error
+        self._free -= 1  # `finish` cannot have come before: it is this loop that calls it
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await answer
@@ -118,6 +121,10 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
         if port not in PUBLIC_PORTS and not all(self._policy.is_opened(address) for address in addresses):
             raise FetchBlocked("port", host)
         return addresses
+
+
+def _too_many() -> LookupFailed:
+    return LookupFailed("too many look-ups of names are under way; try again later")
 
 
 def _look_up(host: str, port: int) -> list[Address]:

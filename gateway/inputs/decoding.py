@@ -111,7 +111,9 @@ def _too_many_bytes() -> ApiError:
 def _decode_urlencoded(content: ContentType, body: bytearray) -> Fields:
     try:
         text = body.decode("ascii")
-        pairs = parse_qsl(text, encoding=content.codec, errors="strict", max_num_fields=MAX_FIELDS)
+        if text.count("&") >= MAX_FIELDS:
+            raise ApiError("invalid_body", f"the form has more than {MAX_FIELDS} fields")
+        pairs = parse_qsl(text, encoding=content.codec, errors="strict")
     except ValueError as error:
         raise ApiError("invalid_body", "the form cannot be read: it is not percent-encoded UTF-8") from error
     fields = dict(pairs)
@@ -134,6 +136,8 @@ def _decode_json(body: bytearray) -> Fields:
         if [name for name, value in fields.items() if value == _PLACEHOLDER] != ["image_url"]:
             raise _too_many_bytes()
         fields["image_url"] = image_url
+    if fields.get("image_url") == "":
+        del fields["image_url"]
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -176,7 +180,7 @@ def _unescape(text: bytearray) -> bytearray:
 def _decode_multipart(content: ContentType, body: bytearray) -> Fields:
     if not content.boundary:
         raise ApiError("invalid_body", "the form cannot be read: its Content-Type has no boundary")
-    form = _Multipart(content.codec, memoryview(body))
+    form = _Multipart(content.codec)
     try:
         # One write for the whole body, so that a part comes in one piece; the parser only searches and slices it.
         MultipartParser(content.boundary, form.callbacks()).write(cast(bytes, body))
@@ -192,7 +196,6 @@ class _Multipart:
     """Collects what the parser finds."""
 
     codec: str
-    body: memoryview
     fields: Fields = field(default_factory=dict)
     ended: bool = False
     _headers: dict[bytes, bytes] = field(default_factory=dict)

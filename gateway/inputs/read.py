@@ -3,11 +3,9 @@
 import binascii
 import difflib
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -45,28 +43,18 @@ class SegmentInput:
         return image
 
 
-async def read_segment_input(
-    request: Request, *, max_image_bytes: int, refuse_unknown_fields: bool, decoders: CapacityLimiter
-) -> SegmentInput:
-    """The fields and the image of a request.
+@dataclass(frozen=True, slots=True)
+class SegmentBody:
+    """A request's body that has come, and what it is."""
 
-    Args:
-        request: its body has not been read.
-        max_image_bytes: size of an encoded image.
-        refuse_unknown_fields: whether a field that there is not is an error.
-        decoders: bounds the threads that decode bodies.
+    content: ContentType
+    body: bytearray
 
-    Raises:
-        ApiError: the request cannot be read or served.
-        RequestValidationError: a field is missing or wrong.
-    """
+
+async def read_body(request: Request) -> SegmentBody:
+    """The body of a request; raises ApiError where it is not served or does not come."""
     content = ContentType.parse(request.headers.get("content-type", ""))
-    body = await _read_body(request, encoded=content.media_type == URLENCODED)
-    decode = partial(_decode, content, body, max_image_bytes, refuse_unknown_fields)
-    return await to_thread.run_sync(decode, limiter=decoders)
-
-
-async def _read_body(request: Request, *, encoded: bool) -> bytearray:
+    encoded = content.media_type == URLENCODED
     body = bytearray()
     try:
         async for chunk in request.stream():
@@ -76,11 +64,22 @@ async def _read_body(request: Request, *, encoded: bool) -> bytearray:
                 raise ApiError("request_too_large", message)
     except ClientDisconnect as error:
         raise client_gone() from error
-    return body
+    return SegmentBody(content, body)
 
 
-def _decode(content: ContentType, body: bytearray, max_image_bytes: int, refuse_unknown_fields: bool) -> SegmentInput:
-    fields = decode_body(content, body)
+def decode_segment_input(read: SegmentBody, *, max_image_bytes: int, refuse_unknown_fields: bool) -> SegmentInput:
+    """The fields and the image of a request; for threads.
+
+    Args:
+        read: the request's body.
+        max_image_bytes: size of an encoded image.
+        refuse_unknown_fields: whether a field that there is not is an error.
+
+    Raises:
+        ApiError: the request cannot be served.
+        RequestValidationError: a field is missing or wrong.
+    """
+    fields = decode_body(read.content, read.body)
     if refuse_unknown_fields:
         _refuse_unknown(fields)
     upload, url = fields.pop("image_file", None), fields.pop("image_url", None)

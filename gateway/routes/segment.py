@@ -1,7 +1,11 @@
 """POST /segment."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
+import anyio
 from anyio import from_thread, to_thread
 from fastapi import APIRouter, Request, Response
 
@@ -9,16 +13,18 @@ from gateway.answers.response import build_response
 from gateway.answers.segmentation import Segmentation
 from gateway.documentation import error_responses, request_body
 from gateway.door.bodies import Share, share_of
-from gateway.door.deadline import Deadline
+from gateway.door.deadline import Deadline, time_is_up
 from gateway.door.disconnect import while_connected
 from gateway.errors import ApiError
 from gateway.inputs.decoding import JSON_TYPE
 from gateway.inputs.prompts import with_task
-from gateway.inputs.read import SegmentInput, read_segment_input
+from gateway.inputs.read import SegmentInput, decode_segment_input, read_body
 from gateway.schemas import SegmentForm, SegmentResponse
 from gateway.services import Services, services_of
 from gateway.triton.wire import SegmentRequest, serialize_request
 from gateway.watching.record import RequestRecord, record_of
+
+T = TypeVar("T")
 
 router = APIRouter()
 
@@ -47,15 +53,25 @@ async def segment(request: Request) -> Response:
 async def _receive(request: Request, services: Services, deadline: Deadline) -> SegmentInput:
     try:
         async with asyncio.timeout(deadline.remaining_s()):
-            settings = services.settings
-            return await read_segment_input(
-                request,
-                max_image_bytes=settings.max_image_bytes,
-                refuse_unknown_fields=settings.unknown_fields == "refuse",
-                decoders=services.decoders,
-            )
+            body = await read_body(request)
     except TimeoutError as error:
         raise ApiError("request_timeout", "the request took too long to arrive") from error
+    decode = partial(
+        decode_segment_input,
+        body,
+        max_image_bytes=services.settings.max_image_bytes,
+        refuse_unknown_fields=services.settings.unknown_fields == "refuse",
+    )
+    return await while_connected(request.receive, lambda: _in_decoder(decode, services, deadline))
+
+
+async def _in_decoder(work: Callable[[], T], services: Services, deadline: Deadline) -> T:
+    """Work in a thread of the decoders, which is waited for until the deadline; one that has begun keeps its place."""
+    try:
+        with anyio.fail_after(deadline.remaining_s()):  # unlike asyncio's, it waits for the thread
+            return await to_thread.run_sync(work, limiter=services.decoders)
+    except TimeoutError as error:
+        raise time_is_up() from error
 
 
 async def _answer(
@@ -68,7 +84,7 @@ async def _answer(
             segmentation = await services.segmenter.segment(asked, timeout_s=deadline.remaining_s())
     except ApiError as error:
         if error.code == "loading":
-            error.retry_after_s = await services.catalog.retry_after_s(record.phases_s["inference"])
+            error.retry_after_s = await services.catalog.retry_after_s(record.phases_s["inference"], deadline)
         raise
     del asked
     record.sizes["objects"] = len(segmentation.objects)
@@ -93,7 +109,7 @@ async def _serialize(
         timeout_s=deadline.remaining_s(),
         request_id=record.request_id,
     )
-    return await to_thread.run_sync(serialize_request, asked, limiter=services.decoders)
+    return await _in_decoder(partial(serialize_request, asked), services, deadline)
 
 
 async def _fetch(

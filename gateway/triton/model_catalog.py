@@ -1,5 +1,6 @@
 """Which models can be asked for, and which are in memory: the engines say so in Triton's metrics."""
 
+import asyncio
 import math
 import time
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Final
 import httpx2
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.door.deadline import Deadline
 from gateway.errors import ApiError
 from gateway.schemas import Models
 from gateway.settings import Settings
@@ -57,15 +59,17 @@ class ModelCatalog:
             loading=sorted(gauges.loading),
         )
 
-    async def retry_after_s(self, waited_s: float) -> int:
+    async def retry_after_s(self, waited_s: float, deadline: Deadline) -> int:
         """When a request that was told `loading` may find its model: the rest of a load as long as the last one.
 
         Args:
             waited_s: how long the request waited; the load has been going on for at least as long.
+            deadline: the request's, until which the server may take to say.
         """
         try:
-            gauges = await self._ask()
-        except ApiError:
+            async with asyncio.timeout(deadline.remaining_s()):
+                gauges = await self._ask()
+        except (ApiError, TimeoutError):
             return MIN_RETRY_AFTER_S
         now = time.monotonic()
         self._loading_since = {
@@ -80,7 +84,7 @@ class ModelCatalog:
             response = await self._client.get(self._settings.triton_metrics_url)
             response.raise_for_status()
             return _read_gauges(response.text)
-        except (httpx2.HTTPError, ValueError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
             raise ApiError("unavailable", "the model server cannot be reached; try again later") from error
 
 

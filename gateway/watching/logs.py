@@ -28,3 +28,4 @@ def configure_logging() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it warns of forms that are answered with 400

@@ -11,6 +11,7 @@ from documents import RUNBOOK, SETTINGS, first_cells
 
 from gateway.services import MAX_ENCODERS
 from gateway.settings import Settings
+from gateway.triton.client import ANSWER_GRACE_S
 from paligemma_engine.config import EngineConfig
 from parts.serve.server import END_GRACE_S, EXIT_TIMEOUT_S
 from serve import parse_arguments
@@ -90,7 +91,7 @@ def test_containers_are_given_the_time_that_they_drain(monkeypatch: pytest.Monke
     monkeypatch.setattr("sys.argv", ["serve.py"])
     triton = parse_arguments().drain_timeout_s + EXIT_TIMEOUT_S + END_GRACE_S
     assert seconds(COMPOSE["services"]["triton"]["stop_grace_period"]) > triton
-    gateway = Settings.model_fields["request_timeout_s"].default
+    gateway = Settings.model_fields["request_timeout_s"].default + ANSWER_GRACE_S
     assert seconds(COMPOSE["services"]["gateway"]["stop_grace_period"]) > gateway
 
 

@@ -150,6 +150,21 @@ def test_a_file_without_keys_is_refused_at_the_start(tmp_path: Path) -> None:
         create_app(Settings(api_keys_file=tmp_path / "missing"))
 
 
+@pytest.mark.parametrize("key", ["schlüssel", "key\x07", "key\ufeff"])
+def test_a_key_that_no_header_can_hold_is_refused_at_the_start(keys_file: Path, key: str) -> None:
+    """It was taken, and opened nothing."""
+    keys_file.write_text(f"good\nbad:{key}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="printable ASCII") as refusal:
+        KeyFile(keys_file)
+    assert key not in str(refusal.value)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_key(keys_file: Path) -> None:
+    """Editors of Windows write one."""
+    keys_file.write_text("first-key\n", encoding="utf-8-sig")
+    assert KeyFile(keys_file).find("first-key")
+
+
 def test_the_scheme_is_documented_where_there_are_keys(keys_file: Path) -> None:
     with client(api_keys_file=keys_file) as shut:
         documented = shut.get("/openapi.json").json()

@@ -112,6 +112,7 @@ def test_empty_fields_are_left_out() -> None:
     assert decode(MULTIPART, body + END) == {"prompt": "cat"}
     assert decode(URLENCODED, b"prompt=cat&model_id=") == {"prompt": "cat"}
     assert decode(JSON, b'{"prompt": "cat", "model_id": null}') == {"prompt": "cat"}
+    assert decode(JSON, b'{"prompt": "cat", "image_url": ""}') == {"prompt": "cat"}
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,11 @@ def test_empty_fields_are_left_out() -> None:
 )
 def test_forms_that_cannot_be_read(body: bytes) -> None:
     assert refused(MULTIPART, body) == "invalid_body"
+
+
+def test_too_many_fields_are_no_fault_of_their_encoding() -> None:
+    with pytest.raises(ApiError, match="more than 32 fields"):
+        decode(URLENCODED, b"a=b&" * 40)
 
 
 def test_forms_are_bounded_beside_their_image() -> None:

@@ -1,7 +1,9 @@
 """GET /models, from what Triton's metrics say."""
 
 import asyncio
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -11,9 +13,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from gateway.app import create_app
+from gateway.door.deadline import Deadline
 from gateway.errors import ApiError
 from gateway.settings import Settings
-from gateway.triton.model_catalog import ModelCatalog
+from gateway.triton.model_catalog import MIN_RETRY_AFTER_S, TIMEOUT_S, ModelCatalog
 
 METRICS = """\
 # HELP nv_inference_count Number of inferences performed
@@ -126,10 +129,11 @@ def test_retry_after_follows_the_load(
 def test_a_load_is_as_old_as_its_first_request_says(triton: FakeMetrics) -> None:
     async def ask() -> list[int]:
         catalog = ModelCatalog(Settings(triton_metrics_url=triton.url))
+        later = Deadline(60.0)
         triton.text = load_metrics(100.0)
-        told = [await catalog.retry_after_s(60.0), await catalog.retry_after_s(1.0)]
+        told = [await catalog.retry_after_s(60.0, later), await catalog.retry_after_s(1.0, later)]
         triton.text = load_metrics(100.0, "google/next")
-        told.append(await catalog.retry_after_s(1.0))
+        told.append(await catalog.retry_after_s(1.0, later))
         await catalog.close()
         return told
 
@@ -148,8 +152,26 @@ def test_a_server_that_does_not_say(triton: FakeMetrics, status: int, text: str)
         assert gateway.get("/models").status_code == 200
 
 
-def test_no_server() -> None:
-    with client("http://127.0.0.1:1/metrics") as gateway:
+def test_retry_after_is_not_waited_for_beyond_the_deadline() -> None:
+    """A metrics endpoint that takes the connection and says nothing."""
+
+    async def ask() -> tuple[int, float]:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            catalog = ModelCatalog(Settings(triton_metrics_url=f"http://127.0.0.1:{silent.getsockname()[1]}"))
+            started = time.monotonic()
+            told = await catalog.retry_after_s(1.0, Deadline(0.05))
+            took_s = time.monotonic() - started
+            await catalog.close()
+        return told, took_s
+
+    told, took_s = asyncio.run(ask())
+    assert told == MIN_RETRY_AFTER_S
+    assert took_s < TIMEOUT_S
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/metrics", "http://a:b:c/metrics", "nonsense"])
+def test_no_server(url: str) -> None:
+    with client(url) as gateway:
         assert gateway.get("/models").status_code == 503
 
 

@@ -19,7 +19,7 @@ from gateway.app import create_app
 from gateway.documentation import ERROR_EXAMPLES, error_responses
 from gateway.errors import STATUS_OF_CODE
 from gateway.settings import Settings
-from gateway.watching.logs import JsonFormatter
+from gateway.watching.logs import JsonFormatter, configure_logging
 
 NO_TRITON = "127.0.0.1:1"
 
@@ -168,3 +168,18 @@ def test_traces_are_off_by_default_and_pass_on_their_context(monkeypatch: pytest
     spans = exporter.get_finished_spans()
     assert {format(span.context.trace_id, "032x") for span in spans if span.context} == {trace_id}
     assert "POST /segment" in {span.name for span in spans}
+
+
+def test_the_log_has_no_line_for_what_a_form_looks_like(client: TestClient, capsys: pytest.CaptureFixture[str]) -> None:
+    """The parser warned of every form that it could not read, in words that mean nothing to an operator."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    configure_logging()
+    try:
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        assert client.post("/segment", content=b"no form", headers=headers).status_code == 400
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    loggers = {json.loads(line)["logger"] for line in capsys.readouterr().err.splitlines()}
+    assert loggers - {"httpx2"} == {"gateway.access"}  # httpx2 is this test's client

@@ -25,9 +25,14 @@ class HastyProtocol(GatewayProtocol):
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers without reading; /slow after twice the time of a head, /large with more than a socket takes."""
+    """Answers without reading; /slow after twice the time of a head, /large with more than a socket takes.
+
+    /read reads first.
+    """
     if scope["type"] != "http":
         return
+    while scope["path"] == "/read" and (await receive()).get("more_body"):
+        pass
     if scope["path"] == "/slow":
         await asyncio.sleep(2 * HEAD_TIMEOUT_S)
     body = bytes(LARGE) if scope["path"] == "/large" else ANSWER
@@ -124,6 +129,59 @@ def test_an_endless_head_is_cut_off(connection: socket.socket) -> None:
     with contextlib.suppress(ConnectionError):
         connection.sendall(ENDLESS + b"x" * (10 * MAX_HEAD_BYTES))
     assert_is_closed(connection)
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+
+
+def send_all(connection: socket.socket, text: bytes) -> None:
+    """As much of a text as the server takes, which closes then."""
+    with contextlib.suppress(ConnectionError):
+        connection.sendall(text)
+    assert_is_closed(connection)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"0\r\n" + b"a: b\r\n" * MAX_HEAD_BYTES,
+        b"0\r\na: " + b"b" * 10 * MAX_HEAD_BYTES,
+        b"1;" + b"a" * 10 * MAX_HEAD_BYTES,
+    ],
+    ids=["trailers", "a trailer", "a chunk's extension"],
+)
+def test_what_stands_between_and_behind_chunks_is_bounded(connection: socket.socket, text: bytes) -> None:
+    """Headers behind a body were kept without a limit, and no other limit counted them."""
+    connection.sendall(CHUNKED.replace(b"/ ", b"/read ", 1))
+    send_all(connection, text)
+
+
+def test_trailers_of_a_refused_body_are_not_kept(server: uvicorn.Server, connection: socket.socket) -> None:
+    connection.sendall(CHUNKED)
+    read_answer(connection)
+    protocols = [each for each in server.server_state.connections if isinstance(each, HastyProtocol)]
+    protocol = next(each for each in protocols if each.client == connection.getsockname())
+    send_all(connection, b"0\r\n" + b"a: b\r\n" * MAX_HEAD_BYTES)
+    assert protocol.headers == [(b"host", b"a"), (b"transfer-encoding", b"chunked")]
+
+
+def test_a_body_in_tiny_chunks_is_no_head(connection: socket.socket) -> None:
+    """Nor are trailers that are few."""
+    connection.sendall(CHUNKED.replace(b"/ ", b"/read ", 1))
+    connection.sendall(b"1\r\nx\r\n" * MAX_HEAD_BYTES + b"0\r\na: b\r\n\r\n" + GET)
+    read_answer(connection)
+
+
+def test_what_cannot_be_read_behind_the_last_answer_ends_the_connection(
+    server: uvicorn.Server, connection: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The parser's refusal was written behind the end of what is sent, and the log had a traceback."""
+    connection.sendall(CHUNKED.replace(b"Host: a", b"Host: a\r\nConnection: close", 1))
+    read_answer(connection)
+    assert connection.recv(1000) == b""
+    send_all(connection, b"nonsense\r\n")
+    wait_until(lambda: not server.server_state.connections, 10, "the connection is gone")
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_a_slow_answer_and_an_idle_connection_are_no_slow_head(connection: socket.socket) -> None:

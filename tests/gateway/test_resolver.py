@@ -92,3 +92,23 @@ def test_a_thread_is_free_again_after_its_look_up(slow_names: threading.Semaphor
             assert [str(address) for address in await resolver("pictures.test", 80)] == [SITE]
 
     asyncio.run(run())
+
+
+def test_a_system_without_threads_costs_no_place(
+    slow_names: threading.Semaphore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look-up that could not begin kept its place for ever, and in the end there was none."""
+    resolver = Resolver(max_lookups=1)
+
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def run() -> list[Any]:
+        with monkeypatch.context() as patch:
+            patch.setattr("gateway.fetching.network.Thread.start", start)
+            with pytest.raises(ApiError) as refusal:
+                await resolver("pictures.test", 80)
+            assert refusal.value.code == "lookup_failed"
+        return await resolver("pictures.test", 80)
+
+    assert [str(address) for address in asyncio.run(run())] == [SITE]

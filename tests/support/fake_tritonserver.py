@@ -6,7 +6,8 @@ FAKE_TRITON says what it does otherwise than well; words with commas between the
     dies            ends with status 3 once it has answered an inference
     hears_nothing   ignores SIGTERM
     never_answers   takes inferences and does not answer them
-    busy_at_first   refuses the first inference as overloaded
+    loads_at_first  refuses the first inference, since the model is being loaded
+    overloaded      refuses every inference, since others are served
     refuses         answers every inference with an internal error
     verbose         writes a megabyte of log before it is ready
 """
@@ -32,7 +33,9 @@ class Handler(BaseHTTPRequestHandler):
         print(f"inference {len(inferences)} of {self.path}", flush=True)
         if "never_answers" in BEHAVIOUR:
             time.sleep(600)
-        if "busy_at_first" in BEHAVIOUR and len(inferences) == 1:
+        if "loads_at_first" in BEHAVIOUR and len(inferences) == 1:
+            self._answer(503, b'{"error":"[loading] try again later"}')
+        elif "overloaded" in BEHAVIOUR:
             self._answer(503, b'{"error":"[overloaded] try again later"}')
         elif "refuses" in BEHAVIOUR:
             self._answer(500, b'{"error":"[internal] something broke"}')

@@ -19,6 +19,7 @@ import pytest
 from stack import REPOSITORY, ChildProcess, Ports, environment, free_ports, wait_until
 
 from parts.serve.ports import PortError
+from parts.serve.probes import Address, FirstRequestFailed, ask_first_request
 from parts.serve.stack import running_stack
 
 START_S = 60.0
@@ -160,9 +161,27 @@ def test_a_server_that_cannot_answer_is_never_called_ready(fake_path: str, behav
     assert "Python" in server.output[server.output.index(said) :]
 
 
-def test_a_server_that_is_busy_at_first_is_asked_again(fake_path: str) -> None:
+def test_a_server_that_others_keep_busy_is_ready(fake_path: str) -> None:
+    """It refused the first request for as long as others asked, and was ended although it worked."""
+    with supervisor(fake_path, "--first-answer-timeout-s", "2", FAKE_TRITON="overloaded") as server:
+        server.wait_for_line("^serve: ready", START_S)
+
+
+def test_a_first_request_that_fails_in_any_way_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw ended its thread, and the supervisor waited for ever."""
+
+    def infer(*_: object) -> None:
+        raise ValueError("an answer that cannot be read")
+
+    monkeypatch.setattr("parts.serve.probes._infer", infer)
+    failure = ask_first_request(Address("127.0.0.1", 1), 1.0).exception(timeout=10)
+    assert isinstance(failure, FirstRequestFailed)
+    assert "an answer that cannot be read" in str(failure)
+
+
+def test_a_server_that_loads_at_first_is_asked_again(fake_path: str) -> None:
     (port,) = free_ports(1)
-    with supervisor(fake_path, "--metrics-port", str(port), FAKE_TRITON="busy_at_first") as server:
+    with supervisor(fake_path, "--metrics-port", str(port), FAKE_TRITON="loads_at_first") as server:
         server.wait_for_line("^serve: ready", START_S)
         assert "inference 2 of" in server.output
         assert status_of(f"http://127.0.0.1:{port}/ready") == 200

@@ -19,6 +19,7 @@ HEALTH_TIMEOUT_S: Final = 5.0
 RETRY_PAUSE_S: Final = 0.5
 MODEL: Final = "segment"
 PROMPT: Final = b"segment cat"
+BUSY: Final = "[overloaded]"  # how the engine's message begins where it serves as many as it can
 # 8x8 pixels of gray, PNG.
 PICTURE: Final = b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAADklEQVR4nGNogAIGyhgAgIQgAQ2AJGEAAAAASUVORK5CYII="
@@ -51,7 +52,8 @@ class FirstRequestFailed(Exception):
 def ask_first_request(address: Address, timeout_s: float) -> "Future[None]":
     """Sends one small request to `segment` from a thread of its own.
 
-    A server that is busy, since somebody else asks already, is asked again until the time is up.
+    A server that is not available yet, since it loads a model, is asked again until the time is up. One that serves as
+    many others as it can has answered: it works.
 
     Returns:
         A future whose exception, if any, is FirstRequestFailed.
@@ -63,6 +65,8 @@ def ask_first_request(address: Address, timeout_s: float) -> "Future[None]":
             _ask_until(address, time.monotonic() + timeout_s, timeout_s)
         except FirstRequestFailed as error:
             future.set_exception(error)
+        except Exception as error:
+            future.set_exception(FirstRequestFailed(f"the first request failed: {type(error).__name__}: {error}"))
         else:
             future.set_result(None)
 
@@ -78,7 +82,7 @@ def _ask_until(address: Address, give_up_at: float, timeout_s: float) -> None:
             raise FirstRequestFailed(f"the first request was not answered within {timeout_s:g} s") from error
         except (OSError, http.client.HTTPException) as error:
             raise FirstRequestFailed(f"the first request was cut off ({error})") from error
-        if status == HTTPStatus.OK:
+        if status == HTTPStatus.OK or (status == HTTPStatus.SERVICE_UNAVAILABLE and BUSY in said):
             return
         if status != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() >= give_up_at:
             raise FirstRequestFailed(f"the first request failed: {said}")
