@@ -191,9 +191,10 @@ def test_a_server_that_loads_at_first_is_asked_again(fake_path: str) -> None:
 
 def test_a_second_ctrl_c_ends_the_demo_at_once(fake_path: str) -> None:
     """The first one waits for what is running, here a server that does not end."""
-    command = [sys.executable, str(REPOSITORY / "scripts" / "demo.py")]
+    command = [sys.executable, "-m", "parts.demo"]
     ports = Ports.free()
-    environ = environment(ports, {"PATH": fake_path, "FAKE_TRITON": "hears_nothing"})
+    overrides = {"PATH": fake_path, "FAKE_TRITON": "hears_nothing", "PYTHONPATH": str(REPOSITORY / "scripts")}
+    environ = environment(ports, overrides)
     with ChildProcess(command, environ) as run:
         root = psutil.Process(run.process.pid)
 
