@@ -71,7 +71,7 @@ def scene_cases(seed: int, count: int) -> Iterator[Case]:
 
 
 def plain_cases(seed: int, count: int) -> Iterator[Case]:
-    """Yields scenes of `scripts/parts/scenes.py` (upright shapes side by side): one target, two, an absent one, in turn."""
+    """Yields scenes of `scripts/parts/scenes.py` (upright shapes side by side); by turns 1, 2 and absent targets."""
     for number in range(seed, seed + count):
         chance = random.Random(number)
         scene = draw_scene(number, object_count=chance.randint(2, 4))

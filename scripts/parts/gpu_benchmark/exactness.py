@@ -18,7 +18,7 @@ SLOTS: Final = 4  # fewer than requests, so that they join and leave a running b
 
 @dataclass(frozen=True, slots=True)
 class Exactness:
-    """Number of answers compared, number of equal ones, and number of answers whose tokens are not all the same."""
+    """Number of answers compared, number of equal pairs, and number of different answers among generate's."""
 
     answers: int
     equal: int
