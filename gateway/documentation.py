@@ -1,4 +1,4 @@
-"""What /docs shows beyond the schemas: bodies in three media types, examples of requests and of errors."""
+"""Additions to the OpenAPI schema: request bodies in three media types, examples of requests and errors."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -10,7 +10,7 @@ from gateway.schemas import Error, SegmentForm
 
 IMAGE_TYPES: Final = "image/jpeg, image/png, image/webp, image/gif, image/bmp, image/tiff, image/avif, image/heic"
 
-# A blue square on white, 32x32: small enough to be read, and it can be sent from /docs as it is.
+# A blue square on white, 32x32: short enough to display, and a valid image that can be sent from /docs.
 EXAMPLE_IMAGE: Final = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAACAAAAAgAQMAAABJtOi3AAAABlBMVEX///8mXNYQvIyVAAAAF0lEQV"
     "R42mNgIBb8/8/AxMDAQCWCWAAA9BUCHTVYa/EAAAAASUVORK5CYII="
@@ -60,7 +60,7 @@ ERROR_EXAMPLES: Final[Mapping[str, str]] = {
 
 
 def request_body() -> dict[str, Any]:
-    """What the body may be; declared by hand, since one body comes in three media types."""
+    """The request body's schema; written by hand because FastAPI cannot declare one body in three media types."""
     fields = SegmentForm.model_json_schema()
     url = {"type": "string", "description": "An http:, https: or data: URL of the image."}
     upload = {"type": "string", "format": "binary", "description": "The image, any common format."}
@@ -82,7 +82,7 @@ def request_body() -> dict[str, Any]:
 
 
 def error_responses() -> dict[int | str, dict[str, Any]]:
-    """Every status that /segment may answer beside 200, with an example of each code."""
+    """Returns the error responses of /segment by status, with an example of each code."""
     responses: dict[int | str, dict[str, Any]] = {}
     for code, detail in ERROR_EXAMPLES.items():
         response = responses.setdefault(

@@ -1,4 +1,4 @@
-"""The bodies of requests and answers; FastAPI's documentation comes from here."""
+"""The bodies of requests and answers; the OpenAPI schema is generated from them."""
 
 from typing import Annotated, Final, Literal
 
@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 MAX_PROMPT_CHARACTERS: Final = 4096  # the engine's own limit
 MAX_MODEL_ID_CHARACTERS: Final = 256
-MAX_INT32: Final = 2**31 - 1  # what Triton's tensor can carry
+MAX_INT32: Final = 2**31 - 1  # the tensor is int32
 
 
 def _check_encodable(text: str) -> str:
@@ -24,7 +24,7 @@ Ring = list[tuple[float, float]]
 
 
 class SegmentForm(BaseModel):
-    """The fields of a request beside its image."""
+    """The fields of a request, except the image."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -38,11 +38,9 @@ class SegmentForm(BaseModel):
     ]
     model_id: Annotated[
         Text | None,
-        Field(max_length=MAX_MODEL_ID_CHARACTERS, description="Which model shall answer; left out: the default one."),
+        Field(max_length=MAX_MODEL_ID_CHARACTERS, description="The model that answers; default: the server's own."),
     ] = None
-    max_new_tokens: Annotated[
-        int | None, Field(ge=1, le=MAX_INT32, description="Bound on the tokens for each target.")
-    ] = None
+    max_new_tokens: Annotated[int | None, Field(ge=1, le=MAX_INT32, description="Most tokens for each target.")] = None
     mask_format: Annotated[
         MaskFormat,
         Field(
@@ -54,16 +52,16 @@ class SegmentForm(BaseModel):
         CoordinateSpace,
         Field(
             description="`input`: pixels of the returned image; `original`: pixels of the image that was sent, "
-            "upright; `normalized`: shares of width and height (masks of whole images have the returned image's size)."
+            "upright; `normalized`: fractions of width and height (`full` and `rle` masks have the size of `image`)."
         ),
     ] = "input"
     return_image: Annotated[bool, Field(description="Whether to return the image that the model saw.")] = True
-    overlay: Annotated[bool, Field(description="Whether to add a picture with masks, boxes and labels.")] = False
+    overlay: Annotated[bool, Field(description="Whether to return a picture with masks, boxes and labels.")] = False
     min_score: Annotated[float, Field(ge=0, le=1, description="Leave out objects with a lower box score.")] = 0.0
 
 
 class RunLengths(BaseModel):
-    """A mask as COCO has it; `pycocotools.mask.decode` reads it."""
+    """A mask in COCO's run-length format; `pycocotools.mask.decode` reads it."""
 
     size: Annotated[tuple[int, int], Field(description="Height and width.")]
     counts: Annotated[str, Field(description="Compressed run lengths, column by column.")]
@@ -83,9 +81,9 @@ class Mask(BaseModel):
         list[int | float], Field(description="x_min, y_min, x_max, y_max; whole pixels, except in normalized space.")
     ]
     label: Annotated[str, Field(description="What the object is.")]
-    score: Annotated[float, Field(description="Of the box, in [0, 1]; not calibrated.")]
-    mask_score: Annotated[float | None, Field(description="Of the mask, in [0, 1]; not calibrated.")]
-    target: Annotated[int, Field(ge=0, description="Which of `targets` it answers, counted from 0.")]
+    score: Annotated[float, Field(description="Box score in [0, 1]; not calibrated.")]
+    mask_score: Annotated[float | None, Field(description="Mask score in [0, 1]; not calibrated.")]
+    target: Annotated[int, Field(ge=0, description="Index in `targets` of the target that it answers.")]
 
 
 class TargetEnd(BaseModel):
@@ -95,8 +93,8 @@ class TargetEnd(BaseModel):
     finish_reason: Annotated[
         str,
         Field(
-            description="`eos`: the answer is whole. Otherwise there may be more than is returned: `length`: "
-            "max_new_tokens were reached; `deadline`: its time was up; `repeat`: the model began to repeat an object; "
+            description="`eos`: the answer is complete. Otherwise objects may be missing: `length`: "
+            "max_new_tokens was reached; `deadline`: its time was up; `repeat`: the model began to repeat an object; "
             "`error`: it failed."
         ),
     ]
@@ -114,49 +112,49 @@ class SegmentResponse(BaseModel):
 
     image: Annotated[str | None, Field(description="Base64 PNG, RGB: the image as the model saw it.")]
     masks: Annotated[list[Mask], Field(description="The objects found; empty where there are none.")]
-    targets: Annotated[list[TargetEnd], Field(description="What the prompt asks for, and how each answer ended.")]
-    text: Annotated[str, Field(description="What the model wrote.")]
+    targets: Annotated[list[TargetEnd], Field(description="The prompt's targets, and how the answer to each ended.")]
+    text: Annotated[str, Field(description="The model's output.")]
     model_id: str
     image_size: ImageSize
     timings_ms: Annotated[
         dict[str, float], Field(description="receive, fetch (of a URL), inference (queueing included), encode.")
     ]
     request_id: str
-    overlay: Annotated[str | None, Field(description="Base64 PNG; only where asked for.")] = None
+    overlay: Annotated[str | None, Field(description="Base64 PNG; null unless the request asks for it.")] = None
 
 
 class Error(BaseModel):
-    """Anything but success."""
+    """The body of an error."""
 
     status: Literal["error"]
-    detail: Annotated[str, Field(description="What the caller can do.")]
-    code: Annotated[str, Field(description="What clients can switch on.")]
+    detail: Annotated[str, Field(description="What happened and what to do, for people.")]
+    code: Annotated[str, Field(description="The kind of error, for programs.")]
     request_id: str
 
 
 class Models(BaseModel):
-    """Which models there are."""
+    """The models that requests can use."""
 
-    default: Annotated[str, Field(description="Answers where a request names no model.")]
-    allowed: Annotated[list[str], Field(description="Patterns of what `model_id` may name beside it.")]
-    loaded: Annotated[list[str], Field(description="In memory: they answer at once.")]
-    loading: Annotated[list[str], Field(description="Being fetched or loaded.")]
+    default: Annotated[str, Field(description="The model that answers requests without `model_id`.")]
+    allowed: Annotated[list[str], Field(description="Patterns of further ids that `model_id` may have.")]
+    loaded: Annotated[list[str], Field(description="Models in memory, which answer at once.")]
+    loading: Annotated[list[str], Field(description="Models being downloaded or loaded.")]
 
 
 class Version(BaseModel):
-    """What answers."""
+    """Versions of the gateway and of Triton."""
 
-    version: Annotated[str, Field(description="The gateway's.")]
-    triton: Annotated[str | None, Field(description="Triton's; null where it cannot be reached.")]
+    version: Annotated[str, Field(description="The gateway's version.")]
+    triton: Annotated[str | None, Field(description="Triton's version; null if Triton cannot be reached.")]
 
 
 class Welcome(BaseModel):
-    """What the root says."""
+    """The answer of the root path."""
 
     message: str
 
 
 class Health(BaseModel):
-    """What the probes say."""
+    """The answer of the health probes."""
 
     status: str

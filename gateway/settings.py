@@ -1,4 +1,4 @@
-"""The gateway's settings, one class, read from the environment."""
+"""The gateway's settings, read from environment variables."""
 
 from ipaddress import ip_network
 from pathlib import Path
@@ -26,29 +26,29 @@ Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_read_networ
 
 
 class Settings(BaseSettings):
-    """Each field is the variable of the same name in capitals; lists are separated by commas.
+    """Each field is read from the variable of the same name in capitals; list items are separated by commas.
 
     Attributes:
         gateway_host: address to listen on.
         gateway_port: port to listen on.
         triton_grpc_url: host and port of Triton's gRPC endpoint.
-        triton_metrics_url: where Triton's metrics are.
-        triton_keepalive_s: a Triton that is silent for so long while it has requests is asked whether it is there; if
-            it does not answer for as long, its requests fail.
-        model_id: the model that answers where a request names none; for the answers' `model_id` only.
-        allowed_model_ids: patterns of what requests may ask for; the engine decides, the gateway only tells.
-        api_keys_file: accepted keys, one a line, maybe with names; None lets everybody in.
+        triton_metrics_url: URL of Triton's metrics.
+        triton_keepalive_s: while requests run, Triton is pinged after this many seconds of silence; if it does not
+            answer for as long again, the requests fail.
+        model_id: the server's default model, as answers and the list of models name it; it is not sent to Triton.
+        allowed_model_ids: patterns of model ids that requests may name; the gateway lists them, the engine enforces.
+        api_keys_file: accepted keys, one per line, optionally with names; None disables authentication.
         cors_origins: web origins whose pages may call the API.
         docs: whether /docs, /redoc and /openapi.json are served.
-        traces: whether OpenTelemetry spans are recorded and their context is passed on to Triton.
-        unknown_fields: whether fields of a request that there are not are refused or passed over.
+        traces: whether OpenTelemetry spans are recorded and their context is passed to Triton.
+        unknown_fields: whether unknown fields of a request are refused or ignored.
         url_fetch: whether `image_url` may be an http or https URL.
-        url_fetch_allowed_networks: networks that may be fetched from although they are not public.
-        max_image_bytes: size of an encoded image.
-        max_body_bytes_in_flight: of all requests that have not been answered; what goes beyond is refused.
-        max_concurrent_requests: so many are served at once; others are refused.
-        request_timeout_s: from a request's arrival to its answer.
-        keep_alive_timeout_s: how long a connection may be idle between requests.
+        url_fetch_allowed_networks: networks that `image_url` may reach even though they are not public.
+        max_image_bytes: largest encoded image.
+        max_body_bytes_in_flight: largest total of the bodies of unanswered requests; requests beyond it are refused.
+        max_concurrent_requests: most requests served at once; requests beyond it are refused.
+        request_timeout_s: longest time from a request's arrival to its answer.
+        keep_alive_timeout_s: longest time that a connection may be idle between requests.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
@@ -71,4 +71,4 @@ class Settings(BaseSettings):
     max_body_bytes_in_flight: int = Field(default=1_000_000_000, ge=1)
     max_concurrent_requests: int = Field(default=64, ge=1)
     request_timeout_s: float = Field(default=60.0, gt=0)
-    keep_alive_timeout_s: int = Field(default=75, ge=1)  # load balancers keep theirs for 60: theirs must end first
+    keep_alive_timeout_s: int = Field(default=75, ge=1)  # must exceed a load balancer's idle timeout, usually 60 s

@@ -1,6 +1,6 @@
 """Compares the server with transformers' `generate`: the same pictures and prompts, interleaved in one run.
 
-    a    generate, one request at a time, the model kept loaded: the reference's way
+    a    generate, one request at a time with the model loaded, as the reference service does
     a1   the same with one PyTorch thread
     b    generate, in left-padded batches of 8
     c    Triton `segment` over gRPC, at 1, 8, 32 and 64 clients
@@ -9,13 +9,13 @@
     python scripts/benchmark.py                      the demo checkpoint, and one of 36M random parameters
     python scripts/benchmark.py --json result.json   also as a file
 
-Each checkpoint gets two kinds of work: `equal`, where every prompt asks for one object that is there, so that all
-answers are about as long; and `mixed`: an object that is not there, a box only, an object, two objects, by turns.
+Each checkpoint gets two kinds of work. `equal`: every prompt asks for one object that is in the picture, so all answers
+have about the same length. `mixed`: by turns an absent object, a box only, one object, two objects.
 
-Every contender gets a share of the jobs in every round, so that a noisy machine disturbs all alike. The server's
-figures are for the whole job, masks included; a and b only decode the image and generate. CPU seconds are those of
-the serving processes; the clients' are left out. PyTorch's threads spin as briefly in a and b as serve.py has them do:
-with its own choice a machine that is not idle makes a and b many times slower than they are.
+Every contender gets a share of the jobs in every round, so that noise on the machine affects all of them equally. The
+server's figures are for the whole job, masks included; a and b only decode the image and generate. CPU seconds are
+those of the serving processes, without the clients. PyTorch's threads in a and b spin as briefly as serve.py sets it
+for the server: with the default, any other load on the machine makes a and b many times slower.
 """
 
 import argparse
@@ -42,14 +42,14 @@ from parts.serve.stack import DEMO_MODEL_ID, HOST, REPOSITORY, Stack, StackFaile
 
 CLIENTS: Final = (1, 8, 32, 64)
 BATCH_SIZE: Final = 8
-JOBS: Final = 64  # different pictures, used again and again
+JOBS: Final = 64  # different pictures; reused in order
 
 REFERENCE: Final = "a"
 
 
 @dataclass(slots=True)
 class Result:
-    """What one contender did in all rounds."""
+    """One contender's measurements over all rounds."""
 
     name: str
     clients: int
@@ -141,7 +141,7 @@ def benchmark(model_id: str, work: str, models_dir: Path, arguments: argparse.Na
     jobs = make_jobs(JOBS, work, is_random=not is_demo)
     with contenders(models_dir / model_id, environ) as named:
         results = {key: Result(*key) for key in named}
-        for key, contender in named.items():  # what is slow only once is not what is compared
+        for key, contender in named.items():  # warm up: the first run's one-time costs are not compared
             contender(Result(*key), jobs[: 2 * BATCH_SIZE])
         for round_number in range(arguments.rounds):
             for key, contender in named.items():
@@ -154,7 +154,7 @@ def benchmark(model_id: str, work: str, models_dir: Path, arguments: argparse.Na
 
 @contextlib.contextmanager
 def contenders(checkpoint: Path, environ: dict[str, str]) -> Iterator[dict[tuple[str, int], Contender]]:
-    """Everything that is compared, started and ready, by name and number of clients."""
+    """Starts all contenders; yields them by name and number of clients."""
     with (
         running_stack(environ, lambda *_: None) as stack,
         Baseline(checkpoint) as free,
@@ -203,7 +203,7 @@ def run_server(stack: Stack, result: Result, jobs: list[Job], *, through_gateway
 
 
 def settled_first_token_totals(metrics_url: str) -> tuple[float, float]:
-    """The engine publishes its metrics every half second."""
+    """Reads the totals after a pause, because the engine publishes its metrics every half second."""
     time.sleep(0.7)
     return first_token_totals(metrics_url)
 
@@ -217,7 +217,7 @@ def add_costs(result: Result, meter: Meter, requests: int, wall_s: float) -> Non
 
 
 def add_ratios(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each summary against the reference's: requests per second, requests per CPU second, median latency."""
+    """Adds each summary's ratios to the reference: requests per second, requests per CPU second, median latency."""
     reference = summaries[0]
     for summary in summaries:
         summary["times_requests_per_s"] = summary["requests_per_s"] / reference["requests_per_s"]
@@ -227,7 +227,7 @@ def add_ratios(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def print_report(model_id: str, summaries: list[dict[str, Any]]) -> None:
-    """A table, one line for each contender."""
+    """Prints a table, one line per contender."""
     print(f"\n{model_id}: {os.cpu_count()} CPU cores, times in ms, x = times (a)")
     print("        req/s    x      p50   p95   p99   first   CPU/req   req/CPU x   peak MB")
     for row in summaries:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, format, types, schemas and the documentation site; changes nothing.
+# Checks lint, format, types, schemas and the documentation site; changes nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/parts/environment.sh
@@ -11,7 +11,7 @@ PATH=$venv/bin:$PATH
 ruff check .
 ruff format --check .
 mypy
-# Adapters and scripts are modules of one name or none, so they are checked one by one.
+# Adapters (all named model.py) and scripts belong to no package, so mypy checks them one by one.
 for file in model_repository/*/1/model.py scripts/*.py; do
   mypy --no-error-summary "$file"
 done

@@ -1,9 +1,9 @@
-"""Writes constraints.txt: one exact version of everything that the dependency groups of pyproject.toml install.
+"""Writes constraints.txt: the exact version of every package that the dependency groups of pyproject.toml install.
 
     python scripts/constraints.py            after a change of pyproject.toml, in the environment that check.sh has made
-    python scripts/constraints.py --check    says whether the file holds what is installed, and changes nothing
+    python scripts/constraints.py --check    checks that the file matches what is installed; changes nothing
 
-Versions are those of the environment that runs it, so that what is pinned is what the tests ran with.
+The versions are those of the environment that runs it, so that the pinned versions are those that the tests ran with.
 """
 
 import argparse
@@ -25,7 +25,7 @@ PYPROJECT: Final = REPOSITORY / "pyproject.toml"
 CONSTRAINTS: Final = REPOSITORY / "constraints.txt"
 SEPARATE_GROUPS: Final = ("local-triton", "private-python")  # not in the environment; installed without dependencies
 INSTALLER: Final = "pip"
-DEVICE_PACKAGES: Final = re.compile(r"(cuda|nvidia)-.*|triton")  # PyTorch's build says which versions
+DEVICE_PACKAGES: Final = re.compile(r"(cuda|nvidia)-.*|triton")  # PyTorch's build pins their versions
 HOSTS: Final = tuple(itertools.product(("3.11", "3.12"), ("x86_64", "aarch64")))  # Python, processor
 LINUX: Final = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
 HEADER: Final = """\
@@ -69,17 +69,17 @@ def main() -> int:
 
 
 def collect_versions(groups: dict[str, list[Any]], look_up: LookUp) -> dict[str, str]:
-    """What the groups install, their requirements' requirements included.
+    """Collects what the groups install, transitive requirements included.
 
     Args:
-        groups: pyproject.toml's table; tables in it, which include other groups, are passed over.
-        look_up: says what is installed.
+        groups: pyproject.toml's table; entries that include other groups are skipped.
+        look_up: returns the installed version and requirements of a distribution.
 
     Returns:
-        Versions by normalised name, without the local part that PyTorch's builds have.
+        Versions by normalised name, without the local part of PyTorch's builds.
 
     Raises:
-        ConstraintsError: something is not installed, or in another version than the one that is pinned.
+        ConstraintsError: a package is not installed, or not in the pinned version.
     """
     pins = {name: [Requirement(line) for line in lines if isinstance(line, str)] for name, lines in groups.items()}
     separate = itertools.chain.from_iterable(pins.pop(name, []) for name in SEPARATE_GROUPS)
@@ -99,7 +99,7 @@ def collect_versions(groups: dict[str, list[Any]], look_up: LookUp) -> dict[str,
 
 
 def pinned_version(pin: Requirement) -> str:
-    """The version of a requirement that is met by one version only."""
+    """Returns the version of a requirement that pins one version."""
     (specifier,) = pin.specifier
     return specifier.version
 
@@ -125,7 +125,7 @@ def render(versions: dict[str, str]) -> str:
 
 
 def look_up_installed(name: str) -> tuple[str, list[str]]:
-    """A distribution of this environment."""
+    """Returns version and requirements of a distribution in this environment."""
     found = distribution(name)
     return found.version, found.requires or []
 

@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
-# From nothing to a served demo: sets everything up, starts Triton and the gateway with the demo model, segments a
-# sample, and serves until Ctrl-C.
+# Sets everything up, starts Triton and the gateway with the demo model, segments a sample, and serves until Ctrl-C.
 #
 #   ./scripts/demo.sh           serve until Ctrl-C
 #   ./scripts/demo.sh --once    end after the sample, leaving nothing running

@@ -1,9 +1,9 @@
-"""Downloads a checkpoint, and the mask decoder's weights, ahead of time; what is there already is only checked.
+"""Downloads a checkpoint and the mask decoder's weights ahead of time. Files that exist already are only checked.
 
     python scripts/download.py google/paligemma2-3b-mix-448 --vae
 
-Reads the server's own variables: MODELS_DIR, HF_TOKEN and the others of docs/reference/settings.md. An interrupted
-download goes on where it stopped when it is started again.
+Reads the server's variables: MODELS_DIR, HF_TOKEN and the others of docs/reference/settings.md. Start it again to
+resume an interrupted download.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def run(model: str, package: str, *arguments: str) -> int:
-    """Runs a package of the model repository as Triton does: with the model's own folder on its path."""
+    """Runs a package of the model repository as Triton does: with the model's folder on its path."""
     environ = {
         **os.environ,
         "PYTHONPATH": str(REPOSITORY / "model_repository" / model),

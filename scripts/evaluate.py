@@ -1,4 +1,4 @@
-"""Measures how well a model segments, by the published protocol; `--help` says how."""
+"""Measures how well a model segments, by the published protocol; see `--help`."""
 
 from parts.model_packages import run_module
 

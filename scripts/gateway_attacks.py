@@ -1,9 +1,9 @@
-"""What hostile and unlucky clients cost the gateway: /healthz, memory, and normal requests beside each attack.
+"""Measures what hostile clients cost the gateway: latency of /healthz, memory, and normal requests during each attack.
 
     python scripts/gateway_attacks.py [NAME ...]
 
-Starts a gateway for each attack, before a stand-in for Triton that answers after a fixed time. While the attack runs,
-one thread asks /healthz, one sends normal requests, one reads the gateway's memory. Prints one line for each attack.
+Starts a gateway for each attack, with a stand-in for Triton that answers after a fixed time. While the attack runs,
+a process polls /healthz, a thread sends normal requests, a thread reads the gateway's memory. Prints a line per attack.
 """
 
 import argparse
@@ -34,7 +34,7 @@ DELAY_S: Final = 3.0  # of the stand-in's answers
 PARALLEL: Final = 1000
 START_TIMEOUT_S: Final = 60.0
 CALL_TIMEOUT_S: Final = 90.0
-SLOW_S: Final = 15.0  # how long slow clients go on
+SLOW_S: Final = 15.0  # how long slow clients keep sending
 PROBE_PAUSE_S: Final = 0.02
 BOUNDARY: Final = "a-boundary"
 MULTIPART: Final = f"multipart/form-data; boundary={BOUNDARY}"
@@ -44,7 +44,7 @@ JSON: Final = "application/json"
 
 @dataclass
 class Seen:
-    """What was seen while an attack ran."""
+    """Measurements taken while an attack ran."""
 
     health_s: float = 0.0
     normal: Counter[str] = field(default_factory=Counter)
@@ -65,7 +65,7 @@ def main() -> int:
 
 @contextlib.contextmanager
 def running_gateway() -> Iterator[tuple[int, psutil.Process]]:
-    """A gateway and its stand-in for Triton; ended with the context."""
+    """Runs a gateway and its stand-in for Triton; ends both with the context."""
     triton_port, port = free_port(), free_port()
     environ = {**os.environ, "TRITON_GRPC_URL": f"{HOST}:{triton_port}", "GATEWAY_PORT": str(port)}
     stand_in = [sys.executable, str(STAND_IN), str(triton_port), str(DELAY_S), str(PARALLEL)]
@@ -82,7 +82,7 @@ def running_gateway() -> Iterator[tuple[int, psutil.Process]]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Returns an unused port."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         return int(listener.getsockname()[1])
@@ -90,7 +90,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def child(command: list[str], environ: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """A quiet process, ended with the context."""
+    """Runs a process without output; ends it with the context."""
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, cwd=REPOSITORY, env=environ, stdout=quiet, stderr=quiet) as process:
         try:
@@ -109,7 +109,7 @@ def is_ready(port: int) -> bool:
 
 
 def run(name: str, attack: Callable[[], "Counter[str]"], port: int, process: psutil.Process) -> None:
-    """One attack with its watchers, and its line; a process of its own asks /healthz, so that nothing here slows it."""
+    """Runs an attack with its watchers, and prints its line. A separate process polls /healthz: this one is busy."""
     seen, ended = Seen(), threading.Event()
     before_bytes = process.memory_info().rss
     receiving, sending = multiprocessing.Pipe(duplex=False)
@@ -143,13 +143,13 @@ def run(name: str, attack: Callable[[], "Counter[str]"], port: int, process: psu
 
 
 def watch(ended: threading.Event, pause_s: float, look: Callable[[], None]) -> None:
-    """Looks again and again until the attack has ended, the first time when it has begun."""
+    """Calls `look` every `pause_s` seconds until the attack has ended; the first time after one pause."""
     while not ended.wait(pause_s):
         look()
 
 
 def ask_health(port: int, sending: Connection) -> None:
-    """Asks /healthz again and again, each time on a new connection; sends on every time that is the slowest yet."""
+    """Polls /healthz, each time on a new connection; sends each new maximum of the latency to the parent."""
     slowest_s = 0.0
     while True:
         started = time.monotonic()
@@ -161,15 +161,15 @@ def ask_health(port: int, sending: Connection) -> None:
 
 
 def read_memory(process: psutil.Process, seen: Seen) -> None:
-    """The most resident memory so far."""
+    """Records the peak resident memory."""
     seen.peak_bytes = max(seen.peak_bytes, process.memory_info().rss)
 
 
 def exchange(port: int, request: bytes) -> str:
-    """Sends a request as fast as it goes; returns the status, or how it failed."""
+    """Sends a request as fast as possible; returns the status, or how it failed."""
     try:
         with socket.create_connection((HOST, port), timeout=CALL_TIMEOUT_S) as connection:
-            with contextlib.suppress(ConnectionError):  # refused before its end: the answer may still be there
+            with contextlib.suppress(ConnectionError):  # refused before it was complete: the answer may have arrived
                 connection.sendall(request)
             return status_of(connection)
     except OSError as error:
@@ -177,7 +177,7 @@ def exchange(port: int, request: bytes) -> str:
 
 
 def trickle(port: int, request: bytes, at_once: int) -> str:
-    """Sends the beginning of a request at once and a byte each second after it."""
+    """Sends the first `at_once` bytes of a request at once, then one byte per second."""
     try:
         with socket.create_connection((HOST, port), timeout=1.0) as connection:
             connection.sendall(request[:at_once])
@@ -191,7 +191,7 @@ def trickle(port: int, request: bytes, at_once: int) -> str:
 
 
 def status_of(connection: socket.socket) -> str:
-    """The status that a connection answers with; the answer is read to its end."""
+    """Reads the whole answer; returns its status."""
     head = connection.recv(65_536)
     while connection.recv(65_536):
         pass
@@ -199,7 +199,7 @@ def status_of(connection: socket.socket) -> str:
 
 
 def together(count: int, work: Callable[[], str]) -> "Counter[str]":
-    """The same by so many clients at once."""
+    """Does the same work from `count` clients at once."""
     replies: Counter[str] = Counter()
     clients = [threading.Thread(target=lambda: replies.update([work()])) for _ in range(count)]
     for client in clients:
@@ -237,18 +237,18 @@ def base64_json() -> bytes:
 
 
 def chunked() -> bytes:
-    """Six megabytes that carry one: chunks of a byte each."""
+    """Six megabytes that carry one: every chunk has one byte."""
     head = f"POST /segment HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\nContent-Type: {JSON}\r\n"
     return f"{head}Transfer-Encoding: chunked\r\n\r\n".encode() + b"1\r\n \r\n" * 1_000_000 + b"0\r\n\r\n"
 
 
 def keys() -> bytes:
-    """A JSON object of two million names."""
+    """A JSON object with two million keys."""
     return post(b"{" + b",".join(b'"%x":1' % number for number in range(2_000_000)) + b"}", JSON)
 
 
 def repeat(count: int, make: Callable[[], bytes]) -> Callable[[int, int], "Counter[str]"]:
-    """An attack that sends the same request from so many clients; 0: as many as --uploads says."""
+    """An attack that sends the same request from `count` clients; 0: from as many as --uploads."""
 
     def attack(port: int, uploads: int) -> "Counter[str]":
         request = make()
@@ -258,7 +258,7 @@ def repeat(count: int, make: Callable[[], bytes]) -> Callable[[int, int], "Count
 
 
 def slow(count: int, at_once: int) -> Callable[[int, int], "Counter[str]"]:
-    """An attack of clients that trickle, from some byte of their request on."""
+    """An attack by `count` clients that send their request slowly after the first `at_once` bytes."""
     request = segment(bytes(1_000_000))
     return lambda port, _uploads: together(count, lambda: trickle(port, request, at_once))
 

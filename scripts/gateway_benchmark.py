@@ -1,9 +1,9 @@
-"""What the gateway costs: its CPU time and latency beyond Triton's own, its start and its memory.
+"""Measures the gateway's cost: CPU time, added latency, start time and memory.
 
     python scripts/gateway_benchmark.py
 
-Starts the demo stack. One client sends 640x480 JPEG pictures with one object each, in turns to Triton's `segment` over
-gRPC and to the gateway, so that a noisy machine disturbs both alike.
+Starts the demo stack. One client sends 640x480 JPEG pictures with one object each, alternately to Triton's `segment`
+over gRPC and to the gateway, so that noise on the machine affects both equally.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def measure_start(environ: dict[str, str]) -> None:
-    """From the process's start to its first answer, and its memory then; without Triton, which it does not wait for."""
+    """Measures the time from process start to the first answer, and the memory then; the start does not need Triton."""
     url = f"http://{HOST}:{read_port(environ, 'GATEWAY_PORT', 8000).number}/healthz"
     seconds, resident = [], []
     for _ in range(STARTS):
@@ -60,7 +60,7 @@ def measure_start(environ: dict[str, str]) -> None:
 
 
 def wait_for(url: str) -> None:
-    """Until it answers; raises TimeoutError."""
+    """Waits until the URL answers; raises TimeoutError."""
     give_up_at = time.perf_counter() + START_TIMEOUT_S
     with httpx2.Client(trust_env=False) as client:
         while time.perf_counter() < give_up_at:
@@ -74,7 +74,7 @@ def wait_for(url: str) -> None:
 
 
 def measure_requests(stack: Stack, jobs: list[Job]) -> None:
-    """CPU time of the gateway for a request, and both ways' median latencies."""
+    """Measures the gateway's CPU time per request, and the median latencies with and without it."""
     gateway = psutil.Process(stack.gateway.pid)
     direct_s, through_s, cpu_s = [], [], []
     with (
@@ -112,7 +112,7 @@ def ask_gateway(client: httpx2.Client, job: Job) -> None:
 
 
 def timed(work: Callable[[], None]) -> float:
-    """Seconds that it takes."""
+    """Returns the seconds that a call takes."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -1,23 +1,23 @@
-"""Compares the engine on a GPU with transformers' `generate`, and with what the card can do, in one run.
+"""Compares the engine on a GPU with transformers' `generate`, and with the GPU's measured limits, in one run.
 
-    a         generate, one request at a time, the model kept loaded: the reference's way
+    a         generate, one request at a time with the model loaded, as the reference service does
     b         generate, in left-padded batches of 8
     engine    at 1, 8, 32 and 64 requests at once, each with a picture of its own
-    same      the engine at 32, every request with the same picture and another prompt
+    same      the engine at 32, all requests with the same picture and different prompts
 
     python scripts/gpu_benchmark.py                      PaliGemma 2 3B at 448 px, on a GPU
     python scripts/gpu_benchmark.py --json result.json   also as a file
     python scripts/gpu_benchmark.py --small              a tiny model, on the CPU where there is no GPU
 
-The model is built on the device with random weights, since speed does not depend on what they are: nothing is
-downloaded. Needs PyTorch, transformers, numpy and Pillow. The engine runs as the server starts it, by the same
-variables, but without Triton around it and without the grammar. Random weights would write on and on, so every answer
-is stopped after 24 tokens.
+The model is built on the device with random weights, because speed does not depend on their values: nothing is
+downloaded. Needs PyTorch, transformers, numpy and Pillow. The engine is configured as in the server, by the same
+variables, but runs without Triton and without the grammar. A model with random weights would not end its answers, so
+every answer is stopped after 24 tokens.
 
-First the engine's tokens are compared with generate's, in float32 on a model cut down to a few layers; where they
-differ, the exit status is 1. Then each contender gets a share of the requests in every round, so that what disturbs one
-disturbs all. "Device idle" is the time between prefills and decode steps in which the device had nothing to do.
-No round is begun that would last too long; the whole ends within 9 minutes, by force if need be.
+First the engine's tokens are compared with generate's, in float32 on a model with a few layers; if they differ, the
+exit status is 1. Then each contender gets a share of the requests in every round, so that noise affects all of them
+equally. "Device idle" is the time between prefills and decode steps in which the device had nothing to do.
+A round that would end too late is not begun; after 9 minutes the run is killed.
 """
 
 import argparse
@@ -28,15 +28,15 @@ from typing import Final
 
 from parts.model_packages import environment
 
-LIMIT_S: Final = 530.0  # for all of it; a GPU that hangs would not even answer a signal
+LIMIT_S: Final = 530.0  # for the whole run; a process that hangs in the GPU driver does not react to a signal
 
 
 def main() -> int:
-    """Runs the benchmark in a process of its own, which can be ended; returns the exit status."""
+    """Runs the benchmark in a child process, which can be killed; returns the exit status."""
     arguments = parse_arguments()
     environ = environment("paligemma", "token_parser")
     if arguments.small:
-        environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread costs a tiny model more than it brings
+        environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread slows a tiny model down
     try:
         command = [sys.executable, "-m", "parts.gpu_benchmark", *sys.argv[1:]]
         return subprocess.run(command, env=environ, timeout=LIMIT_S, check=False).returncode

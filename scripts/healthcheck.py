@@ -1,7 +1,7 @@
-"""Ends with status 0 where every URL given answers 200; the health checks of the images.
+"""Exits with status 0 if every given URL answers 200; the images' health checks use it.
 
-It asks the address itself, never a proxy: Docker hands the host's proxy to its containers, and a proxy cannot reach a
-container's own address.
+It connects directly, never through a proxy: Docker passes the host's proxy variables to its containers, and a proxy
+cannot reach a container's own address.
 """
 
 import http.client
@@ -22,7 +22,7 @@ def main() -> int:
 
 
 def find_problem(url: str) -> str | None:
-    """Why a URL does not count as healthy; None where it answers 200."""
+    """Says why a URL is not healthy; None if it answers 200."""
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=TIMEOUT_S)
     try:

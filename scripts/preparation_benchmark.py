@@ -1,4 +1,4 @@
-"""Measures how many photographs a second the engine prepares; the work is done in the package benchmarking."""
+"""Measures how many photographs per second the engine prepares; see scripts/parts/benchmark/preparation.py."""
 
 from parts.model_packages import run_module
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Asks a running server about pictures, and writes what it finds: paligemma-segment without installing it.
+# Segments pictures with a running server and writes the results: paligemma-segment without an installation.
 #
 #   ./scripts/segment.sh docs/sample.png --prompt "blue star" --prompt "cyan ring"
 #   ./scripts/segment.sh --help
@@ -11,6 +11,6 @@ root=$(cd "$(dirname "$0")/.." && pwd)
   . scripts/parts/environment.sh
   prepare_environment gateway scripts
 )
-# Where it is called stays the current folder: paths among the arguments count from there.
+# The current folder stays the caller's, so that relative paths among the arguments work.
 export PYTHONPATH=$root/client${PYTHONPATH:+:$PYTHONPATH}
 exec "$root/.venv/bin/python" -m paligemma_client.command "$@"

@@ -1,15 +1,16 @@
-"""Runs Triton under supervision: starts it, waits until every model is ready, watches it, ends it cleanly.
+"""Runs Triton under supervision: starts it, waits until every model is ready, watches it, stops it cleanly.
 
-Triton itself does not notice when the process behind a Python model dies or hangs: it stays "ready" and requests
-wait for ever. This supervisor does. It says ready once a first request of its own has been answered, and watches
+Triton does not notice when the process of a Python model dies or hangs: it stays "ready", and requests wait for ever.
+This supervisor notices. It reports ready after a first request of its own has been answered. It watches
 
     the server process and its health endpoint,
     the stub processes, one for each instance of a Python model,
-    the engines' heartbeat files (which also say how many requests are unanswered),
+    the engines' heartbeat files (which also hold the number of unanswered requests).
 
-and when one of them is dead or stuck it ends the server with a clear last line and status 1, or, with --restart,
-starts it again. With a --metrics-port it counts that for Prometheus, and /ready there says whether requests are
-answered. SIGTERM and SIGINT let running requests end, for --drain-timeout-s at most; a second one does not wait.
+When one of them is dead or stuck, it stops the server, says why in the last line, and exits with status 1; with
+--restart it starts the server again. With --metrics-port it publishes the number of restarts for Prometheus, and
+/ready on that port says whether requests are answered. After SIGTERM or SIGINT running requests may finish within
+--drain-timeout-s; a second signal stops the server at once.
 """
 
 import argparse
@@ -30,10 +31,10 @@ from parts.serve.processes import SHARED_MEMORY
 from parts.serve.server import Server, ServerFailed, ServerOptions
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-MAX_FAILURES = 5  # with --restart: so many failures in a row, none of them after the time below, are for a person
-HEALTHY_AFTER_S = 120.0  # a server that was ready for so long has started well; how long its loads took does not count
+MAX_FAILURES = 5  # with --restart: failures in a row after which the supervisor gives up
+HEALTHY_AFTER_S = 120.0  # a server that was ready for this long resets that count; time to load is not included
 RESTART_PAUSE_S = 1.0
-HUB_CACHE_FOLDER = "huggingface"  # where the engine's downloads go, under the folder of models
+HUB_CACHE_FOLDER = "huggingface"  # the engine's downloads, below MODELS_DIR
 
 
 def main() -> int:
@@ -52,9 +53,9 @@ def main() -> int:
 
 
 def supervise(options: ServerOptions, stop: "Stop", metrics: SupervisorMetrics, *, restart_wanted: bool) -> int:
-    """Runs servers, one after the other, until one is stopped in order or cannot be helped; returns the exit status."""
+    """Runs servers, one after another, until a stop or a failure that a restart cannot fix; returns the exit status."""
     failures = 0
-    restart = False  # a server that cannot start at all is for a person to look at
+    restart = False  # before the first server has become ready, a failure ends the supervisor: a person must look at it
     while True:
         run = Run(options, stop, metrics)
         try:
@@ -79,7 +80,7 @@ class Run:
     """One server from its start to its end.
 
     Attributes:
-        ready_at_s: when it answered its first request, on the monotonic clock; None if it never did.
+        ready_at_s: time of its first answer, on the monotonic clock; None if it never answered.
     """
 
     def __init__(self, options: ServerOptions, stop: "Stop", metrics: SupervisorMetrics) -> None:
@@ -87,14 +88,14 @@ class Run:
         self.ready_at_s: float | None = None
 
     def ready_for_s(self) -> float:
-        """How long ago it became ready; 0 where it never did."""
+        """Seconds since it became ready; 0 if it never did."""
         return 0.0 if self.ready_at_s is None else time.monotonic() - self.ready_at_s
 
     def to_its_end(self) -> None:
-        """Returns after a stop; raises ServerFailed."""
+        """Runs the server; returns after a stop. Raises ServerFailed."""
         started_at_s = time.monotonic()
         stop = self._stop.requested
-        # Heartbeats go into memory: on a full disk an engine could not say that it lives.
+        # Heartbeats are written to memory: on a full disk an engine could not write one.
         heartbeats = TemporaryDirectory(prefix="heartbeat-", dir=SHARED_MEMORY)
         with heartbeats as folder, Server(self._options, Path(folder)) as server:
             try:
@@ -111,7 +112,7 @@ class Run:
 
 
 class Stop:
-    """What the signals ask for."""
+    """The stops that signals have asked for."""
 
     def __init__(self) -> None:
         self.requested = threading.Event()
@@ -119,7 +120,7 @@ class Stop:
 
 
 def install_signal_handlers() -> Stop:
-    """The first SIGTERM or SIGINT asks for a stop, the second for one at once."""
+    """The first SIGTERM or SIGINT asks for a clean stop, the second for an immediate one."""
     stop = Stop()
 
     def handle(_number: int, _frame: FrameType | None) -> None:
@@ -169,7 +170,7 @@ def read_options(arguments: argparse.Namespace) -> ServerOptions:
 
 
 def say(message: str, *details: str) -> None:
-    """A line of the supervisor's own, among the server's, and what belongs to it, indented."""
+    """Prints a line of the supervisor among the server's output, and details below it, indented."""
     write_text(sys.stdout, "".join([f"serve: {message}\n", *(f"  {detail}\n" for detail in details)]))
 
 

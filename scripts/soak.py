@@ -1,8 +1,8 @@
-"""Sends a real server requests of every kind, many at once: each must get exactly one answer of the right kind.
+"""Sends requests of every kind to a real server, many at once: each must get exactly one answer of the right kind.
 
-Good requests must be answered as if they were alone; broken, endless, late and abandoned ones must be refused for what
-they are. Then a flood: so many requests at the same moment that most must be refused. Prints what came back, whether a
-slot leaked, and how the server's memory moved.
+Valid requests must get the same answer as alone; broken, too long and late ones must be refused with the right code;
+abandoned ones must be cancelled. Then a flood: so many requests at the same moment that most must be refused. Prints
+the outcomes, whether a slot leaked, and how the server's memory changed.
 
     python scripts/soak.py
     python scripts/soak.py --requests 500 --clients 8
@@ -28,14 +28,14 @@ from parts.soak.memory import resident_bytes, shared_memory_bytes
 
 BAD_SHARE: Final = 0.4
 MEMORY_SAMPLES: Final = 10
-WARM_SHARE: Final = 0.2  # of the requests, after which memory is expected to stand still
+WARM_SHARE: Final = 0.2  # of the requests; after them memory must not grow
 PUBLISH_S: Final = 1.5  # the engine publishes its metrics every half second
 GAUGES: Final = ("paligemma_active_slots", "paligemma_pending_requests")
 
 
 @dataclass(slots=True)
 class MemoryLog:
-    """Samples of memory: number of requests answered, bytes by process, bytes of shared memory."""
+    """Memory samples: number of requests answered, bytes by process, bytes of shared memory."""
 
     root: int
     samples: list[tuple[int, dict[str, int], int]] = field(default_factory=list)
@@ -52,7 +52,7 @@ class MemoryLog:
 
 
 def main() -> int:
-    """Returns 0 where everything was as it must be."""
+    """Returns 0 if every check passed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--clients", type=int, default=32)
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 async def soak(stack: Stack, arguments: argparse.Namespace) -> list[str]:
-    """Both parts; returns what was wrong."""
+    """Runs both parts; returns the problems."""
     _, grpc, metrics = (port.number for port in stack.triton_ports)
     memory = MemoryLog(stack.triton.pid)
     every = max(1, arguments.requests // MEMORY_SAMPLES)
@@ -89,7 +89,7 @@ async def soak(stack: Stack, arguments: argparse.Namespace) -> list[str]:
 
 
 async def flood(caller: Caller, count: int) -> list[str]:
-    """All at the same moment, then one alone."""
+    """Sends `count` requests at the same moment, then one alone; returns the problems."""
     calls = (good_calls() * (count // len(good_calls()) + 1))[:count]
     started = time.monotonic()
     outcomes = await asyncio.gather(*(caller.outcome_of(call) for call in calls))
@@ -102,7 +102,7 @@ async def flood(caller: Caller, count: int) -> list[str]:
 
 
 def report(tally: Tally, expected: int) -> list[str]:
-    """Prints a line for each kind and outcome; returns what was wrong."""
+    """Prints a line for each kind and outcome; returns the problems."""
     for (kind, outcome), count in sorted(tally.outcomes.items()):
         print(f"  {kind:<18} {outcome:<16} {count:>5}")
     problems = [f"{call.kind}: {outcome}" for call, outcome in tally.wrong]
@@ -110,7 +110,7 @@ def report(tally: Tally, expected: int) -> list[str]:
 
 
 def leaks(metrics_url: str) -> list[str]:
-    """Gauges that have not gone back to 0."""
+    """Returns the gauges that have not returned to 0."""
     time.sleep(PUBLISH_S)
     lines = httpx2.get(metrics_url, timeout=10, trust_env=False).text.splitlines()
     return [line for line in lines if line.startswith(GAUGES) and float(line.rpartition(" ")[2]) != 0]

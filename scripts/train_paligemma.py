@@ -1,4 +1,4 @@
-"""Trains the demo model's PaliGemma; `--help` says how."""
+"""Trains the demo model's PaliGemma; see `--help`."""
 
 from parts.model_packages import run_module
 

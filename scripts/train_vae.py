@@ -1,4 +1,4 @@
-"""Trains the demo model's mask VQ-VAE; `--help` says how."""
+"""Trains the demo model's mask VQ-VAE; see `--help`."""
 
 from parts.model_packages import run_module
 

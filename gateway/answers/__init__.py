@@ -1,1 +1,1 @@
-"""From what Triton found to the body of an answer."""
+"""Turns Triton's results into the body of an answer."""

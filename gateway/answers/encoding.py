@@ -1,4 +1,4 @@
-"""Pixels to base64 PNG, and boxes to coordinates."""
+"""Encodes pixels as base64 PNG, and boxes as pixel coordinates."""
 
 import base64
 import io
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Run lengths and Huffman codes only: photographs come out as small as with zlib's search for repeats, in half the time.
+# Run lengths and Huffman codes only: photographs get as small as with zlib's default strategy, in half the time.
 PNG_STRATEGY: Final = zlib.Z_RLE
 
 
@@ -27,6 +27,6 @@ def soft_mask(mask_logits: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def pixel_coordinates(box_xyxy: tuple[float, float, float, float], *, width: int, height: int) -> list[int]:
-    """x_min, y_min, x_max, y_max in pixels of an image of that size."""
+    """Returns x_min, y_min, x_max, y_max in pixels, for a box in [0, 1] and an image of width x height pixels."""
     x_min, y_min, x_max, y_max = box_xyxy
     return [round(x_min * width), round(y_min * height), round(x_max * width), round(y_max * height)]

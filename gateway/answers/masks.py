@@ -1,6 +1,6 @@
-"""A mask in the formats that clients ask for.
+"""Encodes a mask in the format that the client asks for.
 
-In all of them a pixel is foreground where the raw mask, resized bilinearly to its box, is above 0: the protocol of the
+A pixel is foreground where the raw mask, resized bilinearly to its box, is above 0. This is the protocol of the
 published mean IoU (google-research/big_vision, PaliGemma's segmentation evaluator).
 """
 
@@ -20,13 +20,13 @@ from gateway.answers.segmentation import SegmentedObject
 from gateway.answers.spaces import Space
 from gateway.schemas import MaskFormat, Ring, RunLengths
 
-STRIP_PIXELS: Final = 1 << 20  # a mask as large as a photograph is resized in strips, to be small in memory
-BACKGROUND: Final = -1.0  # of raw masks
-MIN_RING_POINTS: Final = 4  # a triangle and its first point again
+STRIP_PIXELS: Final = 1 << 20  # masks are resized in strips of about this size, to bound memory
+BACKGROUND: Final = -1.0  # value of raw masks where there is no object
+MIN_RING_POINTS: Final = 4  # a triangle, closed by its first point
 
 
 def encode_mask(found: SegmentedObject, mask_format: MaskFormat, space: Space) -> str | RunLengths | list[Ring] | None:
-    """An object's mask in one format; None where the object has none."""
+    """Returns an object's mask in one format; None if the object has no mask."""
     if found.mask_logits is None:
         return None
     match mask_format:
@@ -41,7 +41,7 @@ def encode_mask(found: SegmentedObject, mask_format: MaskFormat, space: Space) -
 
 
 def paste_mask(mask_logits: NDArray[np.float32], pixel_box: list[int], *, width: int, height: int) -> NDArray[np.bool_]:
-    """bool[height, width]: the mask in its place."""
+    """Returns bool[height, width]: float32[64, 64] logits resized to the box, thresholded, False outside the box."""
     pasted = np.zeros((height, width), np.bool_)
     x_min, _, x_max, _ = pixel_box
     for top, strip in _strips(mask_logits, pixel_box):
@@ -50,7 +50,7 @@ def paste_mask(mask_logits: NDArray[np.float32], pixel_box: list[int], *, width:
 
 
 def _strips(mask_logits: NDArray[np.float32], pixel_box: list[int]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """The box's pixels from top to bottom: the first row of a strip in the image, and bool[rows, box width]."""
+    """Yields strips of the box from top to bottom: the strip's first row in the image, and bool[rows, box width]."""
     x_min, y_min, x_max, y_max = pixel_box
     if x_max <= x_min or y_max <= y_min:
         return
@@ -65,7 +65,7 @@ def _strips(mask_logits: NDArray[np.float32], pixel_box: list[int]) -> Iterator[
 
 
 def _binary_png(mask_logits: NDArray[np.float32], pixel_box: list[int], space: Space) -> str:
-    """Base64 PNG of one bit a pixel, white in the foreground."""
+    """Base64 PNG with one bit per pixel; foreground is white."""
     x_min, _, x_max, _ = pixel_box
     packed = np.zeros((space.height, (space.width + 7) // 8), np.uint8)
     for top, strip in _strips(mask_logits, pixel_box):
@@ -77,7 +77,7 @@ def _binary_png(mask_logits: NDArray[np.float32], pixel_box: list[int], space: S
 
 
 def _run_lengths(mask_logits: NDArray[np.float32], pixel_box: list[int], space: Space) -> RunLengths:
-    """COCO's compressed run lengths, column by column."""
+    """Compressed run lengths in COCO's format, column by column."""
     pasted = np.zeros((space.height, space.width), np.uint8, order="F")
     x_min, _, x_max, _ = pixel_box
     for top, strip in _strips(mask_logits, pixel_box):
@@ -87,14 +87,14 @@ def _run_lengths(mask_logits: NDArray[np.float32], pixel_box: list[int], space: 
 
 
 def _rings(found: SegmentedObject, space: Space) -> list[Ring]:
-    """The outlines of the foreground, holes' included, as lines through the space; each ends where it began.
+    """The outlines of the foreground and of its holes, as closed lines in the space's coordinates.
 
-    They follow the raw mask between its 64x64 samples, so they do not depend on the image's size.
+    They are interpolated between the 64x64 samples of the raw mask, so they do not depend on the image's size.
     """
     assert found.mask_logits is not None
     samples = len(found.mask_logits)
     centres = (np.arange(samples) + 0.5) / samples
-    # Up to the box's edge the mask goes on as it is at its outermost samples, as in the resized mask; then it ends.
+    # The outermost samples are repeated up to the box's edge, as in the resized mask; beyond the edge is background.
     positions = np.concatenate([[0.0, 0.0], centres, [1.0, 1.0]])
     levels = np.pad(np.pad(found.mask_logits, 1, mode="edge"), 1, constant_values=BACKGROUND)
     outlines = contourpy.contour_generator(positions, positions, levels).lines(0.0)

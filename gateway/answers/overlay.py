@@ -1,4 +1,4 @@
-"""Draws an answer over the picture that it is about."""
+"""Draws masks, boxes and labels over the image."""
 
 import colorsys
 from typing import Final
@@ -12,12 +12,12 @@ from gateway.answers.masks import paste_mask
 from gateway.answers.segmentation import SegmentedObject
 
 MASK_OPACITY: Final = 0.5
-GOLDEN_ANGLE: Final = 0.381966  # of a turn: consecutive hues lie far apart, however many there are
+GOLDEN_ANGLE: Final = 0.381966  # of a turn: keeps consecutive hues far apart for any number of objects
 FIRST_HUE: Final = 0.58
 
 
 def draw_overlay(input_image: NDArray[np.uint8], objects: list[SegmentedObject]) -> NDArray[np.uint8]:
-    """uint8[R, R, 3]: an image of that size with masks, boxes, labels and box scores."""
+    """Returns uint8[R, R, 3]: the input image with masks, boxes, labels and box scores."""
     pixels = input_image.astype(np.float32)
     height, width = pixels.shape[:2]
     boxes = [pixel_coordinates(found.box_xyxy, width=width, height=height) for found in objects]
@@ -42,7 +42,7 @@ def _draw_caption(
     colour: tuple[int, int, int],
     width: int,
 ) -> None:
-    """Above the box where there is room, else inside it; never cut off at the right."""
+    """Draws the caption above the box if there is room, else inside it; moves it left if it would be cut off."""
     _, _, text_width, text_height = draw.textbbox((0, 0), caption, font=font)
     left = max(0, min(box[0], width - int(text_width) - 4))
     top = box[1] - int(text_height) - 4 if box[1] >= text_height + 4 else box[1]

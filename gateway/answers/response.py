@@ -1,4 +1,4 @@
-"""Makes the body of an answer; CPU work, done in a thread."""
+"""Builds the body of an answer. This is CPU work; it runs in a thread."""
 
 from collections.abc import Callable
 
@@ -19,14 +19,14 @@ def build_response(
     default_model_id: str,
     checkpoint: Callable[[], object],
 ) -> SegmentResponse:
-    """The whole answer but its timings.
+    """Builds the answer, without its timings.
 
     Args:
-        form: what was asked for.
-        segmentation: what Triton found.
-        record: for the request's id.
-        default_model_id: of the model that answered where the request names none.
-        checkpoint: called between objects; raises where the answer is not wanted any more.
+        form: the request's fields.
+        segmentation: Triton's result.
+        record: gives the request's id.
+        default_model_id: the model's id if the request names none.
+        checkpoint: called before each object; raises if the request was cancelled or its time is up.
     """
     original_height, original_width = segmentation.original_hw
     kept = [found for found in segmentation.objects if found.score >= form.min_score]

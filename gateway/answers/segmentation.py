@@ -1,4 +1,4 @@
-"""What Triton's `segment` answers, one record for each object."""
+"""The answer of Triton's `segment`, one record per object."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ class SegmentedObject:
 
     Attributes:
         box_xyxy: x_min, y_min, x_max, y_max, each in [0, 1].
-        label: the name in the answer, else the prompt's target.
-        score: of the box, in [0, 1]; not calibrated.
+        label: the name in the model's text; the prompt's target if the text has none.
+        score: box score in [0, 1]; not calibrated.
         mask_logits: float32[64, 64] over the box's area, about [-1, 1], foreground > 0; None for a `detect` answer.
-        mask_score: in [0, 1]; None where there is no mask.
-        target: index of the target that it answers.
+        mask_score: in [0, 1]; None if there is no mask.
+        target: index of the target that this object answers.
     """
 
     box_xyxy: tuple[float, float, float, float]
@@ -29,11 +29,11 @@ class SegmentedObject:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing that the prompt asks for.
+    """One target of the prompt.
 
     Attributes:
-        text: as the prompt names it; the whole prompt where it is not `segment`.
-        finish_reason: eos where its answer is whole; length, deadline, repeat or error where there may be more.
+        text: the target's words in the prompt; the whole prompt if its task is not `segment`.
+        finish_reason: eos if the answer is complete; length, deadline, repeat or error if objects may be missing.
     """
 
     text: str
@@ -42,14 +42,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """A whole answer.
+    """The answer to one request.
 
     Attributes:
         objects: in the order of the answer; may be empty.
         targets: in the order of the prompt.
-        text: what the model wrote.
-        input_image: uint8[R, R, 3], RGB: what the model saw.
-        original_hw: height and width of the user's image, upright.
+        text: the model's output.
+        input_image: uint8[R, R, 3], RGB: the image as the model saw it.
+        original_hw: height and width of the user's image in pixels, upright.
     """
 
     objects: list[SegmentedObject]

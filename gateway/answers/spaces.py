@@ -1,4 +1,4 @@
-"""The coordinates that an answer is given in."""
+"""The coordinate spaces of answers."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +18,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Pixels of an image of this size, or shares of its width and height."""
+    """Pixels of an image of this size; fractions of its width and height if `normalized`."""
 
     width: int
     height: int
@@ -26,7 +26,7 @@ class Space:
 
     @classmethod
     def of(cls, name: CoordinateSpace, segmentation: Segmentation) -> "Space":
-        """The space that a client names; masks in normalized space have the size of the model's image."""
+        """Returns the space that a client names; masks in normalized space have the size of the model's image."""
         if name == "original":
             height, width = segmentation.original_hw
         else:
@@ -34,17 +34,17 @@ class Space:
         return cls(width, height, normalized=name == "normalized")
 
     def pixel_box(self, box_xyxy: Box) -> list[int]:
-        """A box, each in [0, 1], in whole pixels."""
+        """Returns a box, given in [0, 1], in whole pixels."""
         return pixel_coordinates(box_xyxy, width=self.width, height=self.height)
 
     def coordinates(self, box_xyxy: Box) -> list[int] | list[float]:
-        """A box as the answer has it."""
+        """Returns a box, given in [0, 1], in this space."""
         if self.normalized:
             return [round(value, NORMALIZED_DECIMALS) for value in box_xyxy]
         return self.pixel_box(box_xyxy)
 
     def ring(self, box_xyxy: Box, outline: NDArray[np.float64]) -> Ring:
-        """A line float[N, 2] over a box, x and y in [0, 1], as the answer has it; equal neighbours become one."""
+        """Converts an outline float[N, 2] (x, y in [0, 1] of the box) to this space, without repeated points."""
         x_min, y_min, x_max, y_max = box_xyxy
         points = np.array([x_min, y_min]) + outline * np.array([x_max - x_min, y_max - y_min])
         if self.normalized:

@@ -1,7 +1,7 @@
-"""Fetches a user's URL without reaching where the user does not belong.
+"""Fetches a user's URL without reaching private networks.
 
-A name is resolved once, every answer is checked, and the connection goes to a checked address; TLS is verified
-against the name. Redirects are followed by hand, each with the same checks.
+A host name is resolved once, every address is checked, and the connection goes to a checked address. TLS certificates
+are verified against the name. Redirects are followed one by one, each with the same checks.
 """
 
 from gateway.fetching.fetcher import Fetcher

@@ -1,7 +1,7 @@
-"""Which addresses a user's URL may lead to: those of the public internet, and networks that the operator opened.
+"""Decides which addresses a user's URL may reach: the public internet, and networks that the operator has allowed.
 
-The table is our own, since Python's `ipaddress` changes its mind between patch releases. Its sources are IANA's
-special-purpose address registries (RFC 6890 and its successors) and the metadata addresses of cloud providers.
+The table is our own, because the classification in Python's `ipaddress` changes between patch releases. Its sources are
+IANA's special-purpose address registries (RFC 6890 and its successors) and the metadata addresses of cloud providers.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ NOT_PUBLIC_IPV4: Final = tuple(
     )
 )
 
-# All that IANA has given out as global unicast. What lies outside is refused: loopback, IPv4 in its many disguises
+# All addresses that IANA has allocated as global unicast. All others are refused: loopback, embedded IPv4 addresses
 # (::a.b.c.d, ::ffff:0:a.b.c.d, NAT64's 64:ff9b::/96 and 64:ff9b:1::/48), local, link-local, site-local, multicast.
 GLOBAL_UNICAST_IPV6: Final = IPv6Network("2000::/3")
 NOT_PUBLIC_IPV6: Final = tuple(
@@ -48,24 +48,24 @@ NOT_PUBLIC_IPV6: Final = tuple(
 
 
 class AddressPolicy:
-    """Decides on addresses."""
+    """Decides whether an address may be reached."""
 
     def __init__(self, allowed_networks: Sequence[Network] = ()) -> None:
-        """`allowed_networks` may be reached although they are not public, at any port."""
+        """`allowed_networks` may be reached on any port, even if they are not public."""
         self._allowed_networks = tuple(allowed_networks)
 
     def is_opened(self, address: Address) -> bool:
-        """Whether the operator has opened a network that the address is in."""
+        """Whether the address is in one of the allowed networks."""
         address = _unwrapped(address)
         return any(address in network for network in self._allowed_networks)
 
     def is_reachable(self, address: Address) -> bool:
-        """Whether the address is public, or opened."""
+        """Whether the address is public or in an allowed network."""
         return self.is_opened(address) or is_public(address)
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the public internet."""
+    """Whether an address belongs to the public internet."""
     address = _unwrapped(address)
     if isinstance(address, IPv4Address):
         return not any(address in network for network in NOT_PUBLIC_IPV4)
@@ -73,11 +73,11 @@ def is_public(address: Address) -> bool:
 
 
 def parse_address(text: str) -> Address:
-    """What a resolver answers; an interface's name (`fe80::1%eth0`) may follow. Raises ValueError."""
+    """Parses an address from a resolver, with or without a zone (`fe80::1%eth0`). Raises ValueError."""
     return ip_address(text)
 
 
 def _unwrapped(address: Address) -> Address:
-    """The IPv4 address in ::ffff:a.b.c.d, which the system connects to as to the address itself."""
+    """Returns the IPv4 address in ::ffff:a.b.c.d, because the system connects to that; others as they are."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return address if mapped is None else mapped

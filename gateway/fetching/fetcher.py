@@ -16,11 +16,11 @@ from gateway.fetching.network import CheckedNetwork, Resolve
 from gateway.fetching.urls import parse_url, redirected
 
 MAX_REDIRECTS: Final = 3
-MAX_FETCH_S: Final = 15.0  # for the whole of it, redirects included
+MAX_FETCH_S: Final = 15.0  # in all, redirects included
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 CONTENT_TYPES: Final = ("image/", "application/octet-stream", "binary/octet-stream")
 
-# Plain bytes are asked for, so that the bytes that are counted are those that are kept.
+# No content encoding is accepted, so that the size limit applies to the bytes that are kept.
 _HEADERS: Final[dict[bytes | str, bytes | str]] = {
     "Accept": "image/*",
     "Accept-Encoding": "identity",
@@ -29,9 +29,9 @@ _HEADERS: Final[dict[bytes | str, bytes | str]] = {
 
 
 class Fetcher:
-    """Fetches images; one for the whole application.
+    """Fetches images; the application has one.
 
-    No connection is kept, no cookie, no proxy of the environment's is used.
+    It keeps no connections and no cookies, and ignores the environment's proxy settings.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Fetcher:
         on_blocked: Callable[[str], None] = lambda _reason: None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        """`on_blocked` is called with the reason of each refusal."""
+        """`on_blocked` is called with the reason each time a fetch is refused."""
         self._network = CheckedNetwork(resolve, policy)
         self._max_image_bytes = max_image_bytes
         self._on_blocked = on_blocked
@@ -52,7 +52,7 @@ class Fetcher:
     async def fetch(
         self, text: str, *, timeout_s: float, on_received: Callable[[int], None] = lambda _count: None
     ) -> bytes:
-        """The bytes behind a URL; raises ApiError. `on_received` is called with the size of each piece that comes."""
+        """Returns the body behind a URL. Raises ApiError. `on_received` is called with the size of each chunk."""
         try:
             async with asyncio.timeout(min(timeout_s, MAX_FETCH_S)):
                 return await self._fetch(parse_url(text), on_received)
@@ -82,7 +82,7 @@ class Fetcher:
     async def _read(
         self, response: httpcore2.Response, headers: httpx2.Headers, on_received: Callable[[int], None]
     ) -> bytes:
-        """The body, and never more of it than an image may have, whatever the header says of its length."""
+        """Reads the body; raises ApiError when it exceeds the limit, whatever Content-Length says."""
         received = bytearray()
         declared = headers.get("content-length", "")
         if declared.isascii() and declared.isdigit() and int(declared[:20]) > self._max_image_bytes:
@@ -99,7 +99,7 @@ class Fetcher:
 
 
 def _get(pool: httpcore2.AsyncConnectionPool, url: httpx2.URL) -> AbstractAsyncContextManager[httpcore2.Response]:
-    # raw_host is what was parsed and checked: IDNA-encoded, never parsed a second time.
+    # raw_host is the IDNA-encoded host that was checked; it is not parsed a second time.
     target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
     return pool.stream("GET", target, headers={"Host": url.netloc.decode("ascii"), **_HEADERS})
 

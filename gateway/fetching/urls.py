@@ -1,4 +1,4 @@
-"""What a URL may look like, before anything is looked up."""
+"""Checks the form of a URL, before any look-up."""
 
 from typing import Final
 
@@ -12,7 +12,7 @@ MAX_PORT: Final = 65535
 
 
 def parse_url(text: str) -> httpx2.URL:
-    """A URL that can be fetched; raises ApiError with what is wrong, and never with the URL."""
+    """Parses a URL that can be fetched. Raises ApiError; its message never contains the URL."""
     if len(text) > MAX_URL_LENGTH:
         raise ApiError("invalid_url", f"image_url is too long; at most {MAX_URL_LENGTH} characters")
     try:
@@ -22,15 +22,15 @@ def parse_url(text: str) -> httpx2.URL:
 
 
 def redirected(url: httpx2.URL, location: str) -> httpx2.URL:
-    """Where a redirect leads; raises ApiError where that is no URL that can be fetched."""
+    """Returns the target of a redirect. Raises ApiError if it is not a URL that can be fetched."""
     try:
         return parse_url(str(url.join(location)))
-    except (httpx2.InvalidURL, ValueError, UnicodeError):  # its text holds the URL, which the log must not
+    except (httpx2.InvalidURL, ValueError, UnicodeError):  # `from None`: its text has the URL, which must not be logged
         raise ApiError("fetch_failed", "image_url redirects to something that is not a URL") from None
 
 
 def _checked(url: httpx2.URL) -> httpx2.URL:
-    """Scheme, user, port and host; raises ApiError."""
+    """Checks scheme, user, port and host. Raises ApiError."""
     if url.scheme not in SCHEMES:
         raise ApiError("invalid_url", "image_url must be a http:, https: or data: URL")
     if url.userinfo:

@@ -1,1 +1,1 @@
-"""What the commands are made of; a folder for each command that has parts, and what several share."""
+"""Parts of the commands: a folder per command that has several, and modules that several commands share."""

@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def print_phase(name: str, seconds: float, where: str) -> None:
-    """One line for each part of the stack."""
+    """Prints one line for a part of the stack."""
     print(f"{name:<14} ready in {seconds:6.1f} s   {where}", flush=True)
 
 
@@ -82,7 +82,7 @@ def print_objects(masks: list[dict[str, Any]]) -> None:
 
 
 def serve(stack: Stack) -> None:
-    """Says how to use it, and waits for Ctrl-C."""
+    """Prints how to use the stack, and waits for Ctrl-C."""
     picture = shlex.quote(f"image_file=@{SAMPLE}")
     fields = "-F 'prompt=segment blue star' -F return_image=false"
     print(f"page           {stack.url}/docs\nAPI            {stack.url}/segment")
@@ -94,7 +94,7 @@ def serve(stack: Stack) -> None:
 
 
 def install_signal_handlers() -> threading.Event:
-    """The first SIGINT or SIGTERM raises Stopped, which stops things in order; the second one sets the event."""
+    """The first SIGINT or SIGTERM raises Stopped, which stops the stack cleanly; the second one sets the event."""
     signalled, at_once = threading.Event(), threading.Event()
 
     def handle(_number: int, _frame: FrameType | None) -> None:

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# What demo.sh, test.sh and check.sh set up; sourced by them, from the repository's root.
+# Sets up the environment of demo.sh, test.sh and check.sh, which source it from the repository's root.
 #
 #   prepare_environment GROUP...   .venv with these dependency groups of pyproject.toml
 #   prepare_triton                 a tritonserver on PATH: the host's own, else one from a Python package in .triton
 #
-# Both do nothing where everything is in place already.
+# Both do nothing if everything is in place already.
 
 venv=$PWD/.venv
 local_triton=$PWD/.triton
@@ -12,8 +12,8 @@ progress_interval_s=15
 # shellcheck source=scripts/parts/host.sh
 . scripts/parts/host.sh
 
-# The stamp says what is installed: a digest of the interpreter and all versions, then the groups, one a line. Where the
-# digest is another one, by newer or by older versions, nothing that the stamp lists counts.
+# The stamp file records what is installed: a digest of the interpreter and all versions, then the groups, one per line.
+# If the digest differs, the stamp is discarded and all groups are installed again.
 prepare_environment() {
   local python stamp=$venv/installed-groups versions group missing=() options=()
   if ! [ -x "$venv/bin/python" ]; then
@@ -34,7 +34,7 @@ prepare_environment() {
   printf '%s\n' "${missing[@]}" >>"$stamp"
 }
 
-# The dependency groups of pyproject.toml, or one of them: its other tables may change without an installation.
+# Prints the dependency groups of pyproject.toml, or one of them; changes of its other tables need no installation.
 listed_versions() { # [GROUP]
   "$venv/bin/python" - "$@" <<'PYTHON'
 import sys, tomllib
@@ -47,7 +47,7 @@ digest_of() {
   printf '%s\n' "$@" | sha256sum | cut -d ' ' -f 1
 }
 
-# pip with every version given; its output goes into a log, of which the end is shown where it fails.
+# Runs pip with all versions constrained. Its output goes into a log; the log's end is shown if pip fails.
 install_quietly() { # LOG PIP_OPTION...
   local log=$1
   shift
@@ -58,8 +58,8 @@ install_quietly() { # LOG PIP_OPTION...
   }
 }
 
-# Reads pip's output and says what it is doing and for how long: on a terminal in one line that is written again and
-# again, elsewhere in a line every 15 seconds.
+# Reads pip's output and shows the current step and its duration: on a terminal in one line that is updated, elsewhere
+# in a new line every 15 seconds.
 show_progress() {
   local began=$SECONDS said_at=$SECONDS doing=starting line status
   while true; do
@@ -67,7 +67,7 @@ show_progress() {
     IFS= read -r -t 1 line || status=$?
     if [ "$status" -eq 0 ]; then
       doing=$(pip_step "$line" "$doing")
-    elif [ "$status" -le 128 ]; then # the end; a second without a line is more than 128
+    elif [ "$status" -le 128 ]; then # end of input; read's status is above 128 after a second without a line
       break
     fi
     if [ -t 1 ]; then
@@ -80,13 +80,13 @@ show_progress() {
   if [ -t 1 ]; then printf '\r\033[K'; fi
 }
 
-pip_step() { # LINE BEFORE: a line of pip's output in at most 54 letters; what was before where it says no step
+pip_step() { # LINE BEFORE: prints pip's step in at most 54 characters, or BEFORE if the line names no step
   local line=${1#"${1%%[![:space:]]*}"}
   case $line in
     Installing\ collected\ packages*) printf 'Installing collected packages' ;;
     Collecting\ * | Downloading\ * | Using\ cached\ * | Building\ * | Preparing\ *)
       line=${line%% (from *}
-      line=${line/http*\//} # an index other than PyPI is named with the whole address
+      line=${line/http*\//} # for an index other than PyPI, pip prints the whole URL
       line=${line/-[cp][py][0-9]*.whl/}
       printf '%s' "${line:0:54}"
       ;;
@@ -108,8 +108,8 @@ prepare_triton() {
   export PATH
 }
 
-# Lays the packaged server out as an installation has it. The wrapper puts this environment's own libpython first:
-# the stub would load the system's otherwise, which cannot import this environment's modules.
+# Arranges the packaged server's files as in an installation. The wrapper puts this environment's libpython first on the
+# library path: otherwise the stub would load the system's, which cannot import this environment's modules.
 unpack_triton() {
   local wheel=$local_triton/wheel libpython version
   version=$(stub_python_version)

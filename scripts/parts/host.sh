@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# What this machine brings, and what is fetched where it lacks it; sourced by environment.sh.
+# Checks the host's platform, and finds or downloads a Python for Triton; sourced by environment.sh.
 #
-#   require_platform   ends unless a local Triton server runs here; downloads nothing
-#   find_python        prints a Python that fits the Triton server, a private one in .tools where there is none
+#   require_platform   fails unless a local Triton server can run here; downloads nothing
+#   find_python        prints a Python that fits the Triton server; installs a private one in .tools if there is none
 
 tools=$PWD/.tools
 host_stub=/opt/tritonserver/backends/python/triton_python_backend_stub
@@ -14,7 +14,7 @@ fail() {
   exit 1
 }
 
-# A server that the host brings is taken as it is; the packaged one is for one platform.
+# A server that is installed on the host is used as it is; the packaged one supports one platform.
 require_platform() {
   local system machine glibc
   if command -v tritonserver >/dev/null; then return; fi
@@ -28,7 +28,7 @@ require_platform() {
   fi
 }
 
-# As 2.36; or the first words of a C library that is not glibc; or nothing where no ldd says it.
+# Prints a version such as 2.36, `musl` for that library, or nothing if ldd does not tell.
 glibc_version() {
   local said
   said=$( (ldd --version || true) 2>&1 | head -n 1)
@@ -38,7 +38,7 @@ glibc_version() {
   esac
 }
 
-at_least() { # VERSION MINIMUM: by number; an unknown version passes
+at_least() { # VERSION MINIMUM: compares numerically; an unknown version passes
   case $1 in
     "") return 0 ;;
     [0-9]*.[0-9]*) [ "$(printf '%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ] ;;
@@ -46,7 +46,7 @@ at_least() { # VERSION MINIMUM: by number; an unknown version passes
   esac
 }
 
-# The Python that the Triton server's stub is built for; a local server needs 3.11.
+# Prints the Python version that the Triton server's stub is built for; the packaged server needs 3.11.
 stub_python_version() {
   local linked=""
   if command -v tritonserver >/dev/null && [ -x "$host_stub" ]; then
@@ -55,7 +55,7 @@ stub_python_version() {
   printf '%s' "${linked:-3.11}"
 }
 
-# Whether a Python is of a version, can make environments, and has the shared library that Triton's stub loads.
+# Whether a Python has the version, can make environments, and has the shared library that Triton's stub loads.
 python_fits() {
   "$1" - "$2" <<'PYTHON' 2>/dev/null
 import ctypes, ensurepip, pathlib, sys, sysconfig, venv
@@ -76,7 +76,7 @@ find_python() {
       return
     fi
   done < <(printf '%s\n' "${PYTHON:-}" && type -aP "python$version" python3 python)
-  # The stub of a host's own server loads the host's libpython, which cannot import a private Python's modules.
+  # The stub of a server on the host loads the host's libpython, which cannot import a private Python's modules.
   if command -v tritonserver >/dev/null; then
     fail "Python $version with its shared library and venv is needed and was not found.
   Debian, Ubuntu:   apt-get install python$version python$version-venv libpython$version
@@ -121,7 +121,7 @@ find_uv() {
   return 1
 }
 
-# With the pip of any Python, however old: it reads no dependency groups, so the pin is taken out of pyproject.toml.
+# Uses the pip of any Python. An old pip cannot read dependency groups, so the pin is read from pyproject.toml.
 install_uv() {
   local python pin
   pin=$(sed -nE 's/^ *"(uv==[0-9.]+)".*/\1/p' pyproject.toml)

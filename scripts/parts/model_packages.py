@@ -1,4 +1,4 @@
-"""Packages of the model repository for scripts; each lies in its model's own folder, where only Triton looks."""
+"""Makes packages of the model repository importable in scripts; each is in its model's folder, not on Python's path."""
 
 import os
 import sys
@@ -17,5 +17,5 @@ def environment(*models: str) -> dict[str, str]:
 
 
 def run_module(module: str, *models: str) -> NoReturn:
-    """Becomes `python -m module` with this process's arguments, and with the packages of these models importable."""
+    """Replaces this process by `python -m module` with its arguments and the packages of these models importable."""
     os.execve(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]], environment(*models))

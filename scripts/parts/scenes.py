@@ -1,4 +1,4 @@
-"""Draws pictures of coloured shapes: what the demo model knows, for its sample and for tests.
+"""Draws pictures of coloured shapes that the demo model knows, for its sample and for tests.
 
 python scripts/parts/scenes.py SEED PICTURE.png
 """
@@ -20,7 +20,7 @@ from parts.training.shapes import Point, outline
 
 SHAPES: Final = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "crescent", "diamond", "arrow")
 
-SUPERSAMPLING: Final = 4  # shapes are drawn so much larger and scaled down, for smooth edges
+SUPERSAMPLING: Final = 4  # shapes are drawn this many times larger and scaled down, for smooth edges
 MAX_TILT_DEGREES: Final = 10.0
 HALF_COVERED: Final = 127  # of 255
 JPEG_QUALITY: Final = 90
@@ -28,13 +28,13 @@ GAP: Final = 6  # pixels between the bounds of two shapes
 
 
 def bounds(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """x_min, y_min, x_max, y_max of what a mask [H, W] covers, in pixels; the maxima are outside."""
+    """x_min, y_min, x_max, y_max of a mask bool[H, W] in pixels; the maxima are exclusive."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def relative_bounds(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
-    """The same as shares of width and height, in [0, 1]."""
+    """The same as fractions of width and height, in [0, 1]."""
     height, width = mask.shape
     x_min, y_min, x_max, y_max = bounds(mask)
     return x_min / width, y_min / height, x_max / width, y_max / height
@@ -42,7 +42,7 @@ def relative_bounds(mask: NDArray[np.bool_]) -> tuple[float, float, float, float
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """One shape: what it is called, and its true mask bool[H, W]."""
+    """One shape: its name and its true mask bool[H, W]."""
 
     colour: str
     shape: str
@@ -50,26 +50,26 @@ class SceneObject:
 
     @property
     def name(self) -> str:
-        """What a prompt calls it."""
+        """Its name in prompts."""
         return f"{self.colour} {self.shape}"
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A picture, and the shapes in it; no two share a colour or a shape."""
+    """A picture and the shapes in it; no two have the same colour or the same shape."""
 
     image: Image.Image
     objects: list[SceneObject]
 
     def jpeg(self) -> bytes:
-        """The picture as a client would send it."""
+        """The picture as JPEG, as a client would send it."""
         buffer = io.BytesIO()
         self.image.save(buffer, "JPEG", quality=JPEG_QUALITY)
         return buffer.getvalue()
 
 
 def draw_scene(seed: int, *, size: tuple[int, int] = (320, 240), object_count: int | None = None) -> Scene:
-    """A picture of up to four shapes side by side; the same for the same arguments."""
+    """Draws up to four shapes side by side; the same picture for the same arguments."""
     generator = random.Random(seed)
     count = object_count or generator.randint(1, 4)
     image = _background(generator, size)

@@ -1,11 +1,11 @@
-"""How scripts call Triton's models over gRPC: the connection's options, and the inputs of `segment` and `paligemma`."""
+"""Channel options and inputs with which scripts call Triton's `segment` and `paligemma` over gRPC."""
 
 from typing import Final
 
 import numpy as np
 from tritonclient.grpc import MAX_GRPC_MESSAGE_SIZE, InferInput
 
-# Our own servers are never behind a proxy of the environment. Given any option, tritonclient leaves its own ones out.
+# Our own servers are never behind the environment's proxy. If any option is given, tritonclient drops its own defaults.
 CHANNEL_OPTIONS: Final = [
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_send_message_length", MAX_GRPC_MESSAGE_SIZE),
@@ -16,7 +16,7 @@ CHANNEL_OPTIONS: Final = [
 def segment_inputs(
     image: bytes, prompt: str, max_new_tokens: int | None = None, model_id: str | None = None
 ) -> list[InferInput]:
-    """The inputs of a request: an encoded image, a prompt with its task word, maybe a bound on the tokens, a model."""
+    """Inputs of a request: an encoded image, a prompt with its task word; optionally a bound on tokens, a model id."""
     values = {"image": image, "prompt": prompt.encode(), **({"model_id": model_id.encode()} if model_id else {})}
     inputs = [
         InferInput(name, [1], "BYTES").set_data_from_numpy(np.array([value], np.object_))

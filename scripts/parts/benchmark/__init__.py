@@ -1,1 +1,1 @@
-"""What benchmark.py is made of: the work, the baselines, the load, and what the processes cost."""
+"""Parts of benchmark.py: the work, the baselines, the load, and the processes' costs."""

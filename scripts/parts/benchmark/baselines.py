@@ -1,4 +1,4 @@
-"""What the server is compared with: transformers' `generate` in a process of its own, one at a time and in batches."""
+"""The baseline: transformers' `generate` in a separate process, one request at a time or in batches."""
 
 import io
 import multiprocessing
@@ -15,7 +15,7 @@ class Baseline:
     """A process that keeps a checkpoint loaded and answers jobs with `generate`; a context."""
 
     def __init__(self, checkpoint: Path, *, threads: int | None = None) -> None:
-        """`threads` of PyTorch; None for its own choice, as the reference service leaves it."""
+        """`threads`: PyTorch's threads; None for PyTorch's default, as in the reference service."""
         self._arguments = (str(checkpoint), threads)
 
     def __enter__(self) -> Self:
@@ -37,7 +37,7 @@ class Baseline:
         return self._process.pid
 
     def answer(self, jobs: Sequence[Job]) -> tuple[float, float]:
-        """Answers jobs in one left-padded batch; returns the seconds for the first token and for all of it."""
+        """Answers jobs in one left-padded batch; returns the seconds to the first token and to the end."""
         self._connection.send(jobs)
         first_token_s, total_s = self._connection.recv()
         return first_token_s, total_s
@@ -67,7 +67,7 @@ def _generate(model: Any, processor: Any, jobs: Sequence[Job]) -> tuple[float, f
     first_token_at: list[float] = []
 
     def note_first_token(_input_ids: Any, scores: Any) -> Any:
-        # Called before each token is chosen: the first call is when the prefill is done.
+        # Called before each token is chosen: the first call marks the end of the prefill.
         if not first_token_at:
             first_token_at.append(time.perf_counter())
         return scores

@@ -1,4 +1,4 @@
-"""What processes cost: CPU seconds, memory, and what the engine's own metrics say."""
+"""Measures what processes cost: CPU seconds, memory, and the time to the first token from the engine's metrics."""
 
 import contextlib
 import threading
@@ -7,7 +7,7 @@ from typing import Final, Self
 import httpx2
 import psutil
 
-FIRST_TOKEN: Final = "paligemma_time_to_first_token_seconds"  # noqa: S105  # not that kind of token
+FIRST_TOKEN: Final = "paligemma_time_to_first_token_seconds"  # noqa: S105  # not a secret
 SAMPLE_INTERVAL_S: Final = 0.25
 
 
@@ -39,14 +39,14 @@ class Meter:
         tree = self._tree()
         while True:
             with contextlib.suppress(psutil.Error):
-                # Shared pages are counted once for each process that maps them: an upper bound.
+                # An upper bound: shared pages are counted once for each process that maps them.
                 self.peak_bytes = max(self.peak_bytes, sum(process.memory_info().rss for process in tree))
             if self._stopping.wait(SAMPLE_INTERVAL_S):
                 return
 
 
 def first_token_totals(metrics_url: str) -> tuple[float, float]:
-    """Sum of seconds to the first token and number of requests, since the server's start."""
+    """Returns the sum of seconds to the first token and the number of requests, since the server's start."""
     lines = httpx2.get(metrics_url, timeout=10, trust_env=False).raise_for_status().text.splitlines()
     totals = {"sum": 0.0, "count": 0.0}
     for line in lines:
@@ -57,7 +57,7 @@ def first_token_totals(metrics_url: str) -> tuple[float, float]:
 
 
 def cpu_s_of(processes: list[psutil.Process]) -> float:
-    """CPU seconds of processes so far, all their threads; one that has ended counts nothing."""
+    """CPU seconds of processes so far, over all threads; processes that have ended are not counted."""
     total = 0.0
     for process in processes:
         with contextlib.suppress(psutil.Error):

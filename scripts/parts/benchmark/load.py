@@ -1,4 +1,4 @@
-"""Closed-loop clients: so many at once, each sending its next request when it has its answer."""
+"""Closed-loop clients: a fixed number at once, each sends its next request when it has its answer."""
 
 import asyncio
 import time

@@ -1,10 +1,10 @@
-"""How many photographs a second the engine decodes and resizes, by number of workers.
+"""Measures how many photographs per second the engine decodes and resizes, by number of workers.
 
     python scripts/preparation_benchmark.py
 
-Draws a photo-like JPEG of 12 megapixels, and prepares it for the demo model in 1, 2, 4, ... threads, up to twice the
-cores, several rounds by turns. A GPU wants as many pictures a second as it answers;
-PREPARATION_WORKERS sets the threads.
+Draws a photo-like JPEG of 12 megapixels and prepares it for the demo model in 1, 2, 4, ... threads, up to twice the
+number of cores, in several interleaved rounds. To keep a GPU busy, the rate must reach the GPU's requests per second;
+PREPARATION_WORKERS sets the number of threads.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def draw_photo() -> bytes:
-    """Slow changes of colour with fine texture on them, which JPEG compresses as it does a photograph."""
+    """Draws smooth colour gradients with fine texture, which compress in JPEG about as a photograph does."""
     generator = np.random.default_rng(0)
     width, height = PHOTO_SIZE
     light = Image.fromarray(generator.integers(0, 256, (60, 80, 3), np.uint8)).resize(PHOTO_SIZE)

@@ -1,4 +1,4 @@
-"""The work that every contender gets: the same pictures and prompts, and the checkpoints to do it with."""
+"""The work that every contender gets: the same pictures, prompts and checkpoints."""
 
 import dataclasses
 import shutil
@@ -12,8 +12,8 @@ from parts.training.names import COLOURS
 RANDOM_MODEL_ID: Final = "random-36m"
 IMAGE_SIZE: Final = (640, 480)
 WORKS: Final = ("equal", "mixed")
-MAX_NEW_TOKENS: Final = 100  # more than any answer of the demo model has
-# Random weights would write on and on: they are stopped where the demo model usually ends.
+MAX_NEW_TOKENS: Final = 100  # more than any answer of the demo model needs
+# Random weights would not end their answers: they are stopped where the demo model usually ends.
 ABSENT_TOKENS: Final = 1
 DETECT_TOKENS: Final = 7
 SEGMENT_TOKENS: Final = 24
@@ -21,7 +21,7 @@ SEGMENT_TOKENS: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One request: an encoded image, a prompt, and how many tokens each of its targets may have."""
+    """One request: an encoded image, a prompt, and the most tokens for each of its targets."""
 
     image: bytes
     prompt: str
@@ -29,18 +29,17 @@ class Job:
 
     @property
     def max_new_tokens_in_all(self) -> int:
-        """The bound for one answer to all targets."""
+        """The most tokens for one answer to all targets."""
         return self.max_new_tokens * (self.prompt.count(";") + 1)
 
 
 def make_jobs(count: int, work: str = "equal", *, is_random: bool = False) -> list[Job]:
-    """JPEG scenes with a prompt each.
+    """Makes JPEG scenes, each with a prompt.
 
     Args:
-        count: how many.
-        work: `equal`: each asks for one object that is there, so that all answers are about as long, which is the best
-            that can happen to a static batch. `mixed`: by turns an object that is not there, a box only, an object,
-            and two objects.
+        count: number of jobs.
+        work: `equal`: each asks for one object that is in the picture, so all answers have about the same length, which
+            is the best case for a static batch. `mixed`: by turns an absent object, a box only, one and two objects.
         is_random: whether the checkpoint has random weights.
     """
     make = _mixed_job if work == "mixed" else _equal_job
@@ -68,11 +67,11 @@ def _mixed_job(seed: int) -> Job:
 
 
 def make_random_checkpoint(folder: Path, demo: Path) -> None:
-    """A PaliGemma 2 of about 36M parameters with random weights, and the demo model's tokenizer and processor.
+    """Writes a PaliGemma 2 of about 36M random parameters, with the demo model's tokenizer and processor.
 
-    Speed does not depend on what the weights are.
+    Speed does not depend on the values of the weights.
     """
-    import torch  # noqa: PLC0415  # not before the checkpoint is wanted: the benchmark's clients need none of it
+    import torch  # noqa: PLC0415  # imported only here, because the benchmark's clients do not need it
     from transformers import AutoConfig, AutoProcessor, PaliGemmaForConditionalGeneration  # noqa: PLC0415
 
     config = AutoConfig.from_pretrained(demo)

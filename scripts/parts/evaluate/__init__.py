@@ -1,1 +1,1 @@
-"""How well a model answers: cases with a known truth, who is asked, and the published protocol's arithmetic."""
+"""Parts of evaluate.py: cases with known truth, the servers and checkpoints that answer, and the published protocol."""

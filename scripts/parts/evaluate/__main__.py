@@ -3,7 +3,7 @@
 python scripts/evaluate.py --server http://127.0.0.1:8000                      drawn scenes, through /segment
 python scripts/evaluate.py --checkpoint models/paligemma2-demo-224 --vae models/vae-demo.npz
     drawn scenes, without a server and without the grammar
-python scripts/evaluate.py --server ... --coco INSTANCES.json --images FOLDER  a folder in COCO's format
+python scripts/evaluate.py --server ... --coco INSTANCES.json --images FOLDER  a dataset in COCO's format
 python scripts/evaluate.py --server ... --refcoco FOLDER --images FOLDER --split val
     RefCOCO as it is published: refs(unc).p and instances.json
 Prints the table; writes all figures to --json and the worst and best cases to --sheet.
@@ -29,7 +29,7 @@ _SHEET_CASES = 24
 
 
 def main() -> None:
-    """Asks, scores, and writes what came out."""
+    """Asks, scores, and writes the results."""
     arguments = _arguments()
     answerer = _answerer(arguments)
     judged: list[Judged] = []

@@ -1,4 +1,4 @@
-"""Who is asked: a running server, or a checkpoint in this process."""
+"""Answers cases with a running server, or with a checkpoint in this process."""
 
 import base64
 import io
@@ -19,22 +19,22 @@ _MAX_NEW_TOKENS: Final = 100
 
 
 class Answerer(Protocol):
-    """Answers several questions at once."""
+    """Answers several cases at once."""
 
     def ask(self, cases: list[Case]) -> list[Answer]:
-        """One answer for each case."""
+        """Returns one answer for each case."""
 
 
 class Server:
     """A gateway's `/segment`."""
 
     def __init__(self, url: str, model_id: str | None) -> None:
-        """Takes the gateway's address, and a model's id where it is not the server's own."""
+        """`url`: the gateway's address. `model_id`: None for the server's default model."""
         self._url = url.rstrip("/")
         self._more = {"model_id": model_id} if model_id else {}
 
     def ask(self, cases: list[Case]) -> list[Answer]:
-        """One request after another."""
+        """Sends one request after another."""
         return [self._ask(case) for case in cases]
 
     def _ask(self, case: Case) -> Answer:
@@ -62,11 +62,11 @@ class Server:
 
 
 class Checkpoint:
-    """A checkpoint, run by transformers' own `generate` without the grammar, and the project's parser and decoder."""
+    """A checkpoint run by transformers' `generate` without the grammar, with the project's parser and mask decoder."""
 
     def __init__(self, folder: Path, vae: Path) -> None:
-        """Takes a checkpoint's folder and the mask decoder's weights."""
-        import torch  # noqa: PLC0415  # a server is asked without it
+        """`folder`: the checkpoint's. `vae`: the file of the mask decoder's weights."""
+        import torch  # noqa: PLC0415  # not needed for `Server`
         from transformers import AutoProcessor, PaliGemmaForConditionalGeneration  # noqa: PLC0415
 
         from mask_vae.vae import MaskVae  # noqa: PLC0415
@@ -78,7 +78,7 @@ class Checkpoint:
         self._vae = MaskVae.load(vae)
 
     def ask(self, cases: list[Case]) -> list[Answer]:
-        """All in one batch."""
+        """Answers all cases in one batch."""
         inputs = self._processor(
             images=[case.image for case in cases],
             text=[f"<image>{case.prompt}" for case in cases],
@@ -102,7 +102,7 @@ class Checkpoint:
 
 
 def without_empty_parts(text: str) -> str:
-    """The text of those targets that were found: the server joins all targets' texts, empty ones, too."""
+    """Removes the texts of targets that were not found: the server joins all targets' texts, empty ones included."""
     return SEPARATOR.join(part for part in text.split(SEPARATOR) if part)
 
 

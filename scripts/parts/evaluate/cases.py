@@ -1,4 +1,4 @@
-"""Cases to evaluate on, from drawn scenes: a picture, a prompt, and what is right."""
+"""Evaluation cases from drawn scenes: a picture, a prompt, and the true objects."""
 
 import random
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from parts.training.prompts import queries
 from parts.training.sampling import SceneStyle, sample_scene
 from parts.training.scenes import draw
 
-SCALE: Final = 2  # scenes are drawn larger than they were laid out: masks are compared in full size
+SCALE: Final = 2  # scenes are drawn this many times larger than their layout, because masks are compared at full size
 _FORMS: Final = (
     ("name", 4),
     ("colour", 4),
@@ -32,14 +32,14 @@ _DETECT_SHARE: Final = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One question.
+    """One case.
 
     Attributes:
         image: RGB.
         task: segment or detect.
-        words: what is asked for.
-        truths: the objects that are meant; none where it is not there.
-        form: what kind of question it is, for the table.
+        words: the target's words.
+        truths: the true objects; empty if the target is absent.
+        form: the kind of question, for the table.
     """
 
     image: Image.Image
@@ -50,12 +50,12 @@ class Case:
 
     @property
     def prompt(self) -> str:
-        """As a user writes it."""
+        """The prompt as a user writes it."""
         return f"{self.task} {self.words}"
 
 
 def scene_cases(seed: int, count: int) -> Iterator[Case]:
-    """Drawn scenes of both families, one question about each."""
+    """Yields drawn scenes of both families, with one question about each."""
     for number in range(seed, seed + count):
         chance = random.Random(number)
         layout, _ = sample_scene(number, SceneStyle())
@@ -71,7 +71,7 @@ def scene_cases(seed: int, count: int) -> Iterator[Case]:
 
 
 def plain_cases(seed: int, count: int) -> Iterator[Case]:
-    """Scenes of `scripts/parts/scenes.py`, upright shapes side by side: one target, two, and an absent one, in turn."""
+    """Yields scenes of `scripts/parts/scenes.py` (upright shapes side by side); by turns 1, 2 and absent targets."""
     for number in range(seed, seed + count):
         chance = random.Random(number)
         scene = draw_scene(number, object_count=chance.randint(2, 4))
@@ -86,7 +86,7 @@ def plain_cases(seed: int, count: int) -> Iterator[Case]:
 
 
 def _absent_shape(chance: random.Random, scene: Scene) -> str:
-    """A shape that is not there, or one that is there in another colour."""
+    """Names a shape that is not in the scene, or one of its shapes in another colour."""
     there = [each.shape for each in scene.objects]
     if happens(chance, 0.5):
         return chance.choice([shape for shape in SHAPES if shape not in there])

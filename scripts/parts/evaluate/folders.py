@@ -1,4 +1,4 @@
-"""Cases from folders in the formats of COCO and of RefCOCO."""
+"""Cases from datasets in COCO's and RefCOCO's formats."""
 
 import json
 import pickle
@@ -16,9 +16,9 @@ from parts.evaluate.protocol import Mask, Truth
 
 
 def coco_cases(annotations: Path, images: Path) -> Iterator[Case]:
-    """`segment CATEGORY` for each category that a picture has exactly one object of, crowds left out.
+    """Yields `segment CATEGORY` for each category with exactly one object in the picture; crowds are skipped.
 
-    After each of these one question about a category that the picture has none of.
+    Each is followed by a case for a category that is absent from the picture.
     """
     content = json.loads(annotations.read_text())
     names = {category["id"]: category["name"] for category in content["categories"]}
@@ -42,7 +42,7 @@ def coco_cases(annotations: Path, images: Path) -> Iterator[Case]:
 
 
 def refcoco_cases(folder: Path, images: Path, split: str) -> Iterator[Case]:
-    """`segment SENTENCE` for each sentence of a split, one object each."""
+    """Yields `segment SENTENCE` for each sentence of a split; each means one object."""
     annotations = {each["id"]: each for each in json.loads((folder / "instances.json").read_text())["annotations"]}
     files = sorted(folder.glob("refs(*).p"))
     if len(files) != 1:
@@ -59,18 +59,18 @@ def refcoco_cases(folder: Path, images: Path, split: str) -> Iterator[Case]:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads lists, dictionaries, texts and numbers; a pickle file could run any code otherwise."""
+    """Reads only lists, dictionaries, strings and numbers, because other pickles could run code."""
 
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file, encoding="utf-8")
 
     def find_class(self, module: str, name: str) -> Any:
-        """Nothing but plain data is needed."""
+        """Refuses every class and function."""
         raise pickle.UnpicklingError(f"{module}.{name} is not plain data")
 
 
 def _coco_file_name(file_name: str) -> str:
-    """`COCO_train2014_000000581857_16.jpg`: the last number is the annotation's, no part of the picture's name."""
+    """Removes the annotation's number, the last one in `COCO_train2014_000000581857_16.jpg`."""
     stem, suffix = file_name.rsplit(".", 1)
     return f"{stem.rsplit('_', 1)[0]}.{suffix}"
 
@@ -88,7 +88,7 @@ def _truth(annotation: dict[str, Any], image: Image.Image, family: str) -> Truth
 
 
 def _mask(segmentation: Any, width: int, height: int) -> Mask:
-    """Polygons, run lengths, or compressed run lengths."""
+    """Decodes polygons, run lengths or compressed run lengths to bool[H, W]."""
     if isinstance(segmentation, list):
         encoded = pycocotools.mask.merge(pycocotools.mask.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation["counts"], list):

@@ -1,7 +1,7 @@
 """The arithmetic of the published protocol (google-research/big_vision, PaliGemma's segmentation evaluator).
 
 Mean IoU per object at the picture's full size: the raw mask is resized to its box and is foreground where it is above
-0; an empty or unusable answer counts 0. What is asked for and is not there counts apart.
+0. An empty or malformed answer scores 0. Absent targets are counted separately.
 """
 
 import itertools
@@ -27,7 +27,7 @@ _ONE_OBJECT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Predicted:
-    """An object of an answer: box x_min, y_min, x_max, y_max in [0, 1], and its mask bool[H, W], None without one."""
+    """An object of an answer: box x_min, y_min, x_max, y_max in [0, 1]; mask bool[H, W], None if it has none."""
 
     box: Box
     mask: Mask | None
@@ -35,7 +35,7 @@ class Predicted:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was answered to one prompt: the text, and the objects in it."""
+    """The answer to one prompt: its text and objects."""
 
     text: str
     objects: list[Predicted]
@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """An object that was meant: its mask bool[H, W], its box in [0, 1], and the family that it is counted in."""
+    """A true object: mask bool[H, W], box in [0, 1], and the family that it is counted in."""
 
     mask: Mask
     box: Box
@@ -52,28 +52,28 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class ObjectScore:
-    """How well one object was found: in [0, 1], 0 where it was not; `detect` has no masks to be scored."""
+    """IoU of one object's box and mask, in [0, 1]; 0 if it was not found. `detect` has no mask score."""
 
     mask_iou: float | None
     box_iou: float
 
     @property
     def worth(self) -> float:
-        """The mask's IoU, or the box's where no mask was asked for."""
+        """The mask's IoU; the box's IoU for `detect`."""
         return self.box_iou if self.mask_iou is None else self.mask_iou
 
 
 def is_well_formed(text: str, task: str) -> bool:
-    """Whether an answer is empty, or boxes with all that the task wants, and nothing else."""
+    """Whether an answer is empty, or consists only of complete objects of the task."""
     pattern = _ONE_OBJECT[task]
     return not text or all(pattern.fullmatch(part) for part in text.split(SEPARATOR))
 
 
 def score(answer: Answer, truths: list[Truth], task: str) -> list[ObjectScore]:
-    """One score for each true object.
+    """Returns one score for each true object.
 
-    Where one is meant, the first of the answer counts, as in the protocol; where several are, the pairing that fits
-    best.
+    If there is one true object, the answer's first object is scored, as in the protocol. If there are several, objects
+    are paired so that the scores are highest.
     """
     if len(truths) == 1:
         return [_pair(answer.objects[0] if answer.objects else None, truths[0], task)]
@@ -87,7 +87,7 @@ def score(answer: Answer, truths: list[Truth], task: str) -> list[ObjectScore]:
 
 
 def paste(raw: NDArray[np.float32], box: Box, size: tuple[int, int]) -> Mask | None:
-    """A raw mask float[64, 64] in its place: bool[H, W] for a size (width, height); None where its box is empty."""
+    """Resizes a raw mask float[64, 64] to its box: bool[H, W] for a size (width, height); None if the box is empty."""
     x_min, y_min, x_max, y_max = (int(edge * length) for edge, length in zip(box, (*size, *size), strict=True))
     if x_max <= x_min or y_max <= y_min:
         return None
@@ -98,13 +98,13 @@ def paste(raw: NDArray[np.float32], box: Box, size: tuple[int, int]) -> Mask | N
 
 
 def mask_iou(first: Mask, second: Mask) -> float:
-    """Intersection over union; 0 where both are empty."""
+    """Intersection over union of two masks; 0 if both are empty."""
     union = int((first | second).sum())
     return int((first & second).sum()) / union if union else 0.0
 
 
 def box_iou(first: Box, second: Box) -> float:
-    """Intersection over union of two boxes x_min, y_min, x_max, y_max; 0 where both are empty."""
+    """Intersection over union of two boxes x_min, y_min, x_max, y_max; 0 if both are empty."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     overlap = max(width, 0.0) * max(height, 0.0)

@@ -1,4 +1,4 @@
-"""A picture of many cases side by side: what was asked, what was right, what was answered."""
+"""Draws a sheet of cases side by side: prompts, true objects and answers."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ _TRUE_COLOUR, _ANSWERED_COLOUR = (0, 220, 60), (255, 0, 200)
 
 
 def draw_sheet(judged: list[Judged]) -> Image.Image:
-    """The cases in their order, six in a row: true outlines green, answered masks and boxes magenta."""
+    """Draws the cases in order, six in a row: true outlines in green, answered masks and boxes in magenta."""
     rows = -(-len(judged) // _COLUMNS)
     step = (_TILE[0] + _MARGIN, _TILE[1] + _CAPTION + _MARGIN)
     sheet = Image.new("RGB", (_COLUMNS * step[0], rows * step[1]), "white")
@@ -47,7 +47,7 @@ def _tile(judged: Judged) -> Image.Image:
 
 
 def _outline(mask: Mask, width: int = 2) -> Mask:
-    """The mask's own pixels within so many of its edge."""
+    """The mask's pixels within `width` pixels of its edge."""
     inner = mask.copy()
     for axis in (0, 1):
         for step in (width, -width):

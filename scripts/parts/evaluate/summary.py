@@ -1,4 +1,4 @@
-"""From scores to a table."""
+"""Summarizes scores for the table."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from parts.evaluate.cases import Case
 from parts.evaluate.protocol import Answer, ObjectScore, is_well_formed, score
 
 BOX_THRESHOLDS: Final = (0.5, 0.75)
-_SMALL, _MEDIUM = 0.15, 0.35  # an object's longer side, as a share of the picture's
+_SMALL, _MEDIUM = 0.15, 0.35  # upper bounds of an object's longer side, as a share of the picture's
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Judged:
 
     @property
     def worth(self) -> float:
-        """Mean IoU, of boxes for `detect`; for an absent object 1 where the answer is empty."""
+        """Mean IoU of masks, or of boxes for `detect`; for an absent target 1 if the answer is empty, else 0."""
         if not self.case.truths:
             return float(not self.answer.objects)
         return sum(each.worth for each in self.scores) / len(self.scores)
@@ -29,7 +29,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One true object: its score, and what it is counted under."""
+    """One true object: its score and its groups."""
 
     score: ObjectScore
     family: str
@@ -43,7 +43,7 @@ def judge(case: Case, answer: Answer) -> Judged:
 
 
 def summarize(judged: list[Judged]) -> dict[str, Any]:
-    """All figures, ready for JSON: over everything, by family, by size and by form of question."""
+    """Returns all figures as JSON data: overall, by family, by size and by form of question."""
     rows = [
         _Row(each, truth.family, size_name(truth.box), one.case.form)
         for one in judged
@@ -62,7 +62,7 @@ def summarize(judged: list[Judged]) -> dict[str, Any]:
 
 
 def size_name(box: tuple[float, float, float, float]) -> str:
-    """small, medium or large."""
+    """Returns small, medium or large."""
     side = max(box[2] - box[0], box[3] - box[1])
     if side < _SMALL:
         return "small"
@@ -83,7 +83,7 @@ def _figures(rows: list[_Row]) -> dict[str, Any]:
 
 
 def _absent_figures(judged: list[Judged]) -> dict[str, Any]:
-    """Recall: absent objects answered with nothing; precision: empty answers that were right."""
+    """Recall: share of absent targets with an empty answer; precision: share of empty answers that were right."""
     absent = [one for one in judged if not one.case.truths]
     empty = [one for one in judged if not one.answer.objects]
     both = sum(not one.answer.objects for one in absent)

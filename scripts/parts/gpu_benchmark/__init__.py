@@ -1,1 +1,1 @@
-"""What gpu_benchmark.py is made of: the model, the work, the contenders, the card's ceilings, and the report."""
+"""Parts of gpu_benchmark.py: the model, the work, the contenders, the GPU's ceilings, and the report."""

@@ -10,7 +10,7 @@ from gpu_benchmark import parse_arguments
 
 
 def main() -> str | int:
-    """Returns the exit status, or what went wrong."""
+    """Returns the exit status, or an error message."""
     arguments = parse_arguments()
     if not arguments.small and not torch.cuda.is_available():
         return "error: PyTorch sees no GPU here; --small tries the benchmark on the CPU"
@@ -21,7 +21,7 @@ def main() -> str | int:
 
 
 def allow_missing_heif() -> None:
-    """The engine opens HEIC pictures with a package that a bare GPU machine may lack; the pictures here are JPEG."""
+    """Replaces pillow-heif by a stub if it is missing: the engine imports it, but the pictures here are JPEG."""
     if importlib.util.find_spec("pillow_heif") is None:
         nothing = types.ModuleType("pillow_heif")
         nothing.register_heif_opener = lambda: None  # type: ignore[attr-defined]

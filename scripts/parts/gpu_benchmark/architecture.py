@@ -1,4 +1,4 @@
-"""PaliGemma 2 with random weights, made on the device; with a processor that has all of its tokens."""
+"""Builds PaliGemma 2 with random weights on the device, and a processor with all of its tokens."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ from parts.training.names import COLOURS
 
 DEMO: Final = Path(__file__).resolve().parent.parent.parent.parent / "models" / "paligemma2-demo-224"
 
-# The ids of Gemma's tokenizer; the locations, the masks' codes and <image> lie together at its end.
+# The ids of Gemma's tokenizer; loc tokens, seg tokens and <image> are consecutive at its end.
 SPECIAL_TOKENS: Final = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
 PAD_ID, EOS_ID, BOS_ID = range(3)
 NEWLINE_ID: Final = 108
-PADDING_ROWS: Final = 63  # behind <image>, so that the embedding has a round number of rows
+PADDING_ROWS: Final = 63  # after <image>, so that the number of embedding rows is a multiple of 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """The sizes of a PaliGemma 2: of its pictures, its vision tower, its text model, and its vocabulary."""
+    """The sizes of a PaliGemma 2: pictures, vision tower, text model and vocabulary."""
 
     name: str
     image_size: int
@@ -58,7 +58,7 @@ class Architecture:
         return self.vocab_size - PADDING_ROWS - 1
 
     def cut_down(self, *, vision_layers: int, layers: int) -> "Architecture":
-        """The same widths with fewer layers."""
+        """Returns an architecture with the same widths and fewer layers."""
         return dataclasses.replace(self, vision_layers=vision_layers, layers=layers)
 
 
@@ -98,16 +98,16 @@ TINY: Final = Architecture(
 
 
 def make_model(architecture: Architecture, *, device: torch.device, dtype: torch.dtype, tied: bool = True) -> Any:
-    """PaliGemmaForConditionalGeneration with random weights, in eval mode, with transformers' own attention.
+    """Builds PaliGemmaForConditionalGeneration with random weights, in eval mode, with transformers' attention.
 
-    Its answers never end by themselves. `tied`: whether the head is the embedding, as it is in the real one; then an
-    untrained model only repeats its prompt's last token.
+    Its answers never end by themselves. `tied`: whether the head shares the embedding's weights, as in PaliGemma 2; an
+    untrained model then only repeats its prompt's last token.
     """
     torch.manual_seed(0)
     with torch.device(device):
         model: Any = AutoModelForImageTextToText.from_config(_make_config(architecture, tied=tied), dtype=dtype)
     with torch.no_grad():
-        model.lm_head.weight[EOS_ID] = 0.0  # a score of 0, and some other token always has more
+        model.lm_head.weight[EOS_ID] = 0.0  # <eos> scores 0, and some other token always scores more
     return model.eval()
 
 
@@ -132,8 +132,7 @@ def _make_config(architecture: Architecture, *, tied: bool) -> PaliGemmaConfig:
         "head_dim": architecture.head_dim,
         "query_pre_attn_scalar": architecture.head_dim,
         "vocab_size": architecture.vocab_size,
-        "initializer_range": architecture.hidden_size
-        ** -0.5,  # keeps the size of what passes through, whatever the width
+        "initializer_range": architecture.hidden_size**-0.5,  # keeps the scale of activations at any width
         "tie_word_embeddings": tied,
     }
     return PaliGemmaConfig(
@@ -151,8 +150,8 @@ def _make_config(architecture: Architecture, *, tied: bool) -> PaliGemmaConfig:
 
 
 def make_processor(architecture: Architecture) -> Any:
-    """PaliGemmaProcessor: the demo model's for pictures of this size, and a tokenizer that knows the scenes' words."""
-    # Where torchvision is installed, transformers would choose another one, which the engine cannot look up.
+    """Builds the demo model's processor for this picture size, with a tokenizer that knows the scenes' words."""
+    # If torchvision is installed, transformers would choose another image processor, which the engine cannot look up.
     image_processor: Any = AutoImageProcessor.from_pretrained(DEMO, local_files_only=True, backend="pil")
     image_processor.size = {"height": architecture.image_size, "width": architecture.image_size}
     image_processor.image_seq_length = architecture.image_tokens
@@ -163,7 +162,7 @@ def make_processor(architecture: Architecture) -> Any:
 
 
 def _make_tokenizer(architecture: Architecture) -> Tokenizer:
-    """One token for each word and for each row of the embedding, so that texts differ where ids do."""
+    """Builds a tokenizer with a text for each row of the embedding, so that different ids have different texts."""
     tokenizer = Tokenizer(models.WordLevel(_make_vocabulary(architecture), unk_token=SPECIAL_TOKENS["unk_token"]))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("▁?[^▁\n]+|\n"), "isolated")

@@ -1,4 +1,4 @@
-"""What the card can do, measured, and how soon the model's work could be done at that rate."""
+"""Measures the GPU's ceilings, and derives the least time that the model's work takes at these rates."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,7 +13,7 @@ _MULTIPLY_AND_ADD: Final = 2
 
 
 def measure_matrix_flops_per_s(clock: DeviceClock, *, device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """The rate of a product of two random matrices [size, size]: 2 size^3 operations."""
+    """Measures the rate of a product of two random matrices [size, size]: 2 size^3 operations."""
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     product = torch.empty_like(left)
 
@@ -25,7 +25,7 @@ def measure_matrix_flops_per_s(clock: DeviceClock, *, device: torch.device, dtyp
 
 
 def measure_copy_bytes_per_s(clock: DeviceClock, *, device: torch.device, size_bytes: int) -> float:
-    """The rate of a copy within the device's memory; bytes that are read and bytes that are written both count."""
+    """Measures the rate of a copy within the device's memory; bytes read and bytes written both count."""
     source = torch.ones(size_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     clock.time(lambda: target.copy_(source), repeats=3)
@@ -34,17 +34,17 @@ def measure_copy_bytes_per_s(clock: DeviceClock, *, device: torch.device, size_b
 
 @dataclass(frozen=True, slots=True)
 class ModelCost:
-    """What a model's work takes at the least.
+    """The least operations and bytes that a model's work takes.
 
     Attributes:
-        vision_weights: weights that each of the image's tokens is multiplied with, before the text model.
-        text_weights: weights that each token of the prompt is multiplied with.
-        head_weights: weights that give the next token's scores.
+        vision_weights: weights before the text model; each image token is multiplied with all of them.
+        text_weights: weights of the text model; each token of the prompt is multiplied with all of them.
+        head_weights: weights of the head, which gives the next token's logits.
         vision_attention: operations for each pair of the image's tokens, over all layers.
         text_attention: operations for each pair of the prompt's tokens, over all layers.
-        position_bytes: keys and values of one position, over all layers.
-        weight_bytes: of one weight.
-        image_tokens: tokens of an image.
+        position_bytes: bytes of the keys and values of one position, over all layers.
+        weight_bytes: bytes per weight.
+        image_tokens: tokens per image.
     """
 
     vision_weights: int
@@ -58,7 +58,7 @@ class ModelCost:
 
     @classmethod
     def of(cls, model: Any) -> "ModelCost":
-        """Counted on transformers' own model."""
+        """Counts the weights of a transformers model."""
         vision, text = model.config.vision_config, model.config.get_text_config()
         heads_size = text.num_attention_heads * text.head_dim
         weight_bytes: int = model.lm_head.weight.element_size()
@@ -74,10 +74,10 @@ class ModelCost:
         )
 
     def prefill_flops(self, prompt_tokens: int, *, picture_seen: bool = False) -> int:
-        """Operations of one prefill; of a picture that was seen before, those of the text model alone.
+        """Operations of one prefill; those of the text model alone if `picture_seen`, since its features are cached.
 
-        2 x (vision weights x image tokens + text weights x prompt tokens + head), and for the attention of each layer,
-        where every token sees every other, 4 x tokens^2 x heads x head size: the scores, and the sums of values.
+        2 x (vision weights x image tokens + text weights x prompt tokens + head weights). The attention of each layer,
+        in which all tokens attend to each other, adds 4 x tokens^2 x heads x head size for scores and value sums.
         """
         text = _MULTIPLY_AND_ADD * (self.text_weights * prompt_tokens + self.head_weights)
         text += self.text_attention * prompt_tokens**2
@@ -89,11 +89,11 @@ class ModelCost:
     def step_bytes(self, rows: int, positions: int) -> int:
         """Bytes that a decode step reads: the text model's weights and the head's once, and each row's keys and values.
 
-        A row's embedding, its activations and what the step writes are left out: together far below one percent.
+        Embeddings, activations and written bytes are left out: together they are far below one percent.
         """
         return (self.text_weights + self.head_weights) * self.weight_bytes + rows * positions * self.position_bytes
 
 
 def _multiplied(module: nn.Module) -> int:
-    """The weights of a module's matrix products; each is used once for each token."""
+    """Number of weights in a module's matrix products; each is used once per token."""
     return sum(part.weight.numel() for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d))

@@ -1,4 +1,4 @@
-"""Who answers the requests: transformers' `generate`, and the engine."""
+"""The contenders: transformers' `generate`, and the engine."""
 
 import contextlib
 import dataclasses
@@ -26,18 +26,18 @@ from parts.gpu_benchmark.work import ANSWER_TIMEOUT_S, NEW_TOKENS
 
 @dataclass(slots=True)
 class Load:
-    """What one contender did in all rounds.
+    """One contender's measurements over all rounds.
 
     Attributes:
-        name: who.
+        name: the contender's name.
         concurrent: requests at once.
         same_picture: whether all requests of a round have the same picture.
-        requests: how many were answered.
-        wall_s: how long that took.
-        latencies_s: of each request.
-        idle_s: how long the device had nothing to do between two prefills or decode steps; what it waits for within
-            one, where kernels are launched one by one, is not seen. Stays 0 for generate.
-        watched_s: from the first of these calls to the last.
+        requests: number of answered requests.
+        wall_s: time that they took together.
+        latencies_s: latency of each request.
+        idle_s: time that the device had nothing to do between prefills and decode steps; gaps between the kernels
+            within one of them are not included. Stays 0 for generate.
+        watched_s: time from the first prefill or decode step to the last.
     """
 
     name: str
@@ -57,14 +57,14 @@ class Load:
 
 
 class Generate:
-    """Transformers' own model and processor."""
+    """Transformers' `generate` with its own model and processor."""
 
     def __init__(self, model: Any, processor: Any) -> None:
         self._model = model
         self._processor = processor
 
     def run(self, load: Load, requests: Sequence[Request], *, limit_s: float) -> None:
-        """Answers requests in batches of `load.concurrent`; begins none after the limit."""
+        """Answers requests in batches of `load.concurrent`; begins no batch after the limit."""
         latencies_s: list[float] = []
         started = time.perf_counter()
         for start in range(0, len(requests), load.concurrent):
@@ -78,7 +78,7 @@ class Generate:
 
     @torch.inference_mode()
     def answer(self, requests: Sequence[Request]) -> list[list[int]]:
-        """The ids of the answers to a left-padded batch."""
+        """Returns the token ids of the answers to a left-padded batch."""
         images = [Image.open(io.BytesIO(request.image)).convert("RGB") for request in requests]
         texts = [f"<image>{request.prompt}" for request in requests]
         inputs = self._processor(images=images, text=texts, return_tensors="pt", padding=True)
@@ -91,10 +91,10 @@ class Generate:
 
 
 class ServedModel:
-    """A model that the engine serves; the engine is started for each load, so that the runner is free in between."""
+    """A model served by the engine; an engine is started for each load, so the runner is free in between."""
 
     def __init__(self, model: Any, processor: Any, clock: DeviceClock, *, slots: int | None) -> None:
-        """Takes the model over: it gets the engine's attention. `slots` None: as the server's settings say."""
+        """Replaces the model's attention by the engine's. `slots` None: as the server's settings say."""
         settings = EngineConfig.from_env(os.environ, device=str(model.device))
         self._config = dataclasses.replace(
             settings,
@@ -103,14 +103,14 @@ class ServedModel:
             max_slots=slots or settings.max_slots,
             max_new_tokens=NEW_TOKENS,
             grammar=False,
-            cuda_graphs="off" if settings.cuda_graphs == "off" else "on",  # what is reported is what ran
+            cuda_graphs="off" if settings.cuda_graphs == "off" else "on",  # not `auto`: the report names what ran
         )
         self._clock = clock
         self._checkpoint: Checkpoint = to_checkpoint(self._config.model_id, model, processor)
         self.runner = start_runner(self._config, self._checkpoint, EngineMetrics())
 
     def run(self, load: Load, requests: Sequence[Request], *, limit_s: float) -> None:
-        """Answers requests, `load.concurrent` at once; begins none after the limit."""
+        """Answers requests, `load.concurrent` at once; begins no request after the limit."""
         runner = WatchedRunner(self.runner, self._clock)
         latencies_s: list[float] = []
         with self._engine(runner) as engine:
@@ -135,13 +135,13 @@ class ServedModel:
         load.watched_s += watched_s
 
     def answer(self, requests: Sequence[Request]) -> list[list[str]]:
-        """The tokens of each answer, all asked for at once."""
+        """Asks all requests at once; returns the tokens of each answer."""
         with self._engine(self.runner) as engine, ThreadPoolExecutor(len(requests)) as pool:
             answers = pool.map(lambda request: _ask(engine, request), requests)
             return [[token.text for token in answer.targets[0].tokens] for answer in answers]
 
     def plan(self, requests: Sequence[Request]) -> Iterator[PreparedPrompt]:
-        """What the runner's prefill is given for each request."""
+        """Yields the prefill's input for each request."""
         planner = Planner(self._config, self._checkpoint)
         for request in requests:
             ticket = Ticket.open(request, lambda _: None)
@@ -158,11 +158,11 @@ class ServedModel:
 
 
 def _ask(engine: Engine, request: Request) -> Answer:
-    """Waits for the answer, which must be as long as every other.
+    """Waits for the answer, which must have NEW_TOKENS tokens.
 
     Raises:
-        EngineError: the engine's own answer to what went wrong.
-        RuntimeError: the answer is not as it should be.
+        EngineError: the engine failed.
+        RuntimeError: the answer has another length.
     """
     outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     engine.submit(request, outcomes.put)

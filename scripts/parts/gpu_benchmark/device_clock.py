@@ -1,4 +1,4 @@
-"""Time as the device has it: what was asked of a GPU is not done when the call returns."""
+"""Measures time on the device, because GPU calls return before their work is done."""
 
 import time
 from collections.abc import Callable
@@ -8,13 +8,13 @@ import torch
 
 
 class DeviceClock:
-    """Marks moments: on a GPU in its stream of work, on the CPU on the host's clock."""
+    """Marks points in time: on a GPU as events in its stream, on the CPU with the host's clock."""
 
     def __init__(self, device: torch.device) -> None:
         self._on_gpu = device.type == "cuda"
 
     def mark(self) -> Any:
-        """The moment when everything asked for so far is done."""
+        """Marks the time at which all work submitted so far is done."""
         if not self._on_gpu:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -22,18 +22,18 @@ class DeviceClock:
         return event
 
     def seconds(self, earlier: Any, later: Any) -> float:
-        """Between two marks, both of which have passed."""
+        """Seconds between two marks; both must have passed."""
         if not self._on_gpu:
             return float(later - earlier)
         return float(earlier.elapsed_time(later)) / 1e3
 
     def synchronize(self) -> None:
-        """Returns when everything asked for is done."""
+        """Waits until all submitted work is done."""
         if self._on_gpu:
             torch.cuda.synchronize()
 
     def time(self, work: Callable[[], object], *, repeats: int = 1) -> float:
-        """Seconds that each of `repeats` runs takes, one directly after another."""
+        """Mean seconds of `repeats` runs, back to back."""
         self.synchronize()
         started = time.perf_counter()
         for _ in range(repeats):
@@ -43,7 +43,7 @@ class DeviceClock:
 
 
 class WatchedRunner:
-    """A runner whose prefills and decode steps are marked where they begin and end; all else is the runner's own."""
+    """Wraps a runner and marks begin and end of its prefills and decode steps; all else is passed to the runner."""
 
     def __init__(self, runner: Any, clock: DeviceClock) -> None:
         self._runner = runner
@@ -54,15 +54,15 @@ class WatchedRunner:
         return getattr(self._runner, name)
 
     def prefill(self, *arguments: Any) -> Any:
-        """As the runner's."""
+        """The runner's `prefill`, with marks."""
         return self._watch(self._runner.prefill, arguments)
 
     def decode(self, *arguments: Any) -> Any:
-        """As the runner's."""
+        """The runner's `decode`, with marks."""
         return self._watch(self._runner.decode, arguments)
 
     def idle_and_total_s(self) -> tuple[float, float]:
-        """Seconds that the device had nothing to do between two calls, and from the first call to the last."""
+        """Returns the device's idle seconds between calls, and the seconds from the first call to the last."""
         self._clock.synchronize()
         gaps = zip(self._calls, self._calls[1:], strict=False)
         idle_s = sum(self._clock.seconds(ended, began) for (_, ended), (began, _) in gaps)

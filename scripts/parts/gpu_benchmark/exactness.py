@@ -1,4 +1,4 @@
-"""Whether the engine's tokens are generate's."""
+"""Checks that the engine's tokens equal generate's."""
 
 import copy
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ SLOTS: Final = 4  # fewer than requests, so that they join and leave a running b
 
 @dataclass(frozen=True, slots=True)
 class Exactness:
-    """How many answers were compared, how many of them were equal, and in how many answers tokens differ at all."""
+    """Number of answers compared, number of equal pairs, and number of different answers among generate's."""
 
     answers: int
     equal: int
@@ -26,14 +26,14 @@ class Exactness:
 
     @property
     def all_equal(self) -> bool:
-        """Whether all were."""
+        """Whether all answers were equal."""
         return self.equal == self.answers
 
 
 def check_tokens(architecture: Architecture, work: Work, *, device: torch.device) -> Exactness:
-    """Compares in float32, where both must choose the same: generate one at a time, the engine all at once.
+    """Compares tokens in float32, where both must choose the same: generate one at a time, the engine all at once.
 
-    The head is not the embedding here, since a model that repeats itself would hide every error.
+    Head and embedding have different weights here, because a model that repeats one token would hide errors.
     """
     processor = make_processor(architecture)
     model = make_model(architecture, device=device, dtype=torch.float32, tied=False)

@@ -1,4 +1,4 @@
-"""From what was measured to figures and a table."""
+"""Computes the figures and formats the table."""
 
 import dataclasses
 import statistics
@@ -10,13 +10,13 @@ from parts.gpu_benchmark.contenders import Load
 from parts.gpu_benchmark.exactness import Exactness
 from parts.gpu_benchmark.work import NEW_TOKENS
 
-MEAN_STEP: Final = NEW_TOKENS // 2  # the decode step with the mean number of positions
+MEAN_STEP: Final = NEW_TOKENS // 2  # the decode step with the average number of positions
 STEPS: Final = NEW_TOKENS - 1  # the prefill gives the first token
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What was measured, and where."""
+    """The model, the engine's settings and the device that were measured."""
 
     device: str
     torch: str
@@ -32,7 +32,7 @@ class Setting:
 
 @dataclass(slots=True)
 class Measured:
-    """Everything measured so far, one entry a round; prefills one by one; steps by their number of rows."""
+    """All measurements so far, one entry per round; prefills one by one; steps by their number of rows."""
 
     matrix_flops_per_s: list[float] = field(default_factory=list)
     copy_bytes_per_s: list[float] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Floors:
-    """The least time that the model's work could take at the measured ceilings."""
+    """The least time that the model's work takes at the measured ceilings."""
 
     cost: ModelCost
     prompt_tokens: int
@@ -52,21 +52,21 @@ class Floors:
     copy_bytes_per_s: float
 
     def prefill_s(self, *, picture_seen: bool = False) -> float:
-        """Operations of a prefill / measured rate of a matrix product."""
+        """A prefill's operations / measured rate of a matrix product."""
         return self.cost.prefill_flops(self.prompt_tokens, picture_seen=picture_seen) / self.matrix_flops_per_s
 
     def step_s(self, rows: int) -> float:
-        """Bytes of weights, keys and values that a step reads / measured rate of a copy."""
+        """A step's bytes of weights, keys and values / measured rate of a copy."""
         return self.cost.step_bytes(rows, self.prompt_tokens + MEAN_STEP) / self.copy_bytes_per_s
 
     def requests_per_s(self, concurrent: int, *, same_picture: bool) -> float:
-        """Rows / (rows x prefill + steps x step), for as many rows as there are requests and slots."""
+        """Rows / (rows x prefill + steps x step); rows is the smaller of requests and slots."""
         rows = min(concurrent, self.slots)
         return rows / (rows * self.prefill_s(picture_seen=same_picture) + STEPS * self.step_s(rows))
 
 
 def make_report(setting: Setting, cost: ModelCost, measured: Measured) -> dict[str, Any]:
-    """All figures as JSON has them. Shares are of the floor: 1 is as quick as the card can be."""
+    """Returns all figures as JSON data. Shares are floor / measured time: 1 is as fast as the GPU can be."""
     floors = Floors(
         cost,
         setting.prompt_tokens,

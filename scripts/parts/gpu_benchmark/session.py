@@ -1,4 +1,4 @@
-"""One run: compare the tokens, build the model, then rounds in which everything is measured in turn."""
+"""One run: compares the tokens, builds the model, then measures everything in turn in each round."""
 
 import argparse
 import copy
@@ -32,18 +32,18 @@ SAME_PICTURE_CONCURRENT: Final = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How much is done.
+    """The amount of work.
 
     Attributes:
-        architecture: what is measured.
-        checked: what the tokens are compared on.
-        slots: of the engine; None: as the server's settings say.
+        architecture: the model that is measured.
+        checked: the model on which tokens are compared.
+        slots: the engine's slots; None: as the server's settings say.
         generated: requests for each of a and b in a round.
-        waves: requests for the engine in a round, for each that runs at once.
-        fewest: but at least so many.
+        waves: requests for the engine in a round, as a multiple of the concurrent requests.
+        fewest: fewest requests for the engine in a round.
         load_limit_s: no contender begins a request later than this in its part of a round.
-        matrix_size: rows and columns of the product that is the ceiling.
-        copy_bytes: size of the copy that is the other.
+        matrix_size: rows and columns of the matrices for the ceiling of operations.
+        copy_bytes: size of the copy for the ceiling of memory.
     """
 
     architecture: Architecture
@@ -82,7 +82,7 @@ SMALL: Final = Plan(
 
 
 def run_session(arguments: argparse.Namespace) -> int:
-    """Measures, prints, writes; returns the exit status, 1 where the engine's tokens are not generate's."""
+    """Measures, prints and writes; returns the exit status: 1 if the engine's tokens differ from generate's."""
     started = time.monotonic()
 
     def say(what: str) -> None:
@@ -115,7 +115,7 @@ def run_session(arguments: argparse.Namespace) -> int:
 
 @dataclass
 class Bench:
-    """Everything that is measured, ready and warm."""
+    """The contenders, started and warm, and their measurements."""
 
     plan: Plan
     device: torch.device
@@ -139,11 +139,11 @@ class Bench:
             *(Load("engine", concurrent) for concurrent in CONCURRENT),
             Load("same", SAME_PICTURE_CONCURRENT, same_picture=True),
         ]
-        for load in self.measured.loads[:2]:  # what is slow only once is not what is compared
+        for load in self.measured.loads[:2]:  # warm up: the first run's one-time costs are not compared
             self._generate.answer(self.work.requests(load.concurrent))
 
     def setting(self, exactness: Exactness) -> Setting:
-        """What was measured, where."""
+        """Describes the model, the engine's settings and the device."""
         on_gpu = self.device.type == "cuda"
         (prompt,) = self.served.plan(self.work.requests(1))
         return Setting(
@@ -179,7 +179,7 @@ class Bench:
         self.measured.copy_bytes_per_s.append(copied)
 
     def _measure_steps(self) -> None:
-        """Prefills one by one, and for each number of rows the decode steps of an answer, one after another."""
+        """Times prefills one by one; for each number of rows, times the decode steps of an answer, back to back."""
         runner, slots = self.served.runner, self.served.runner.slots
         for rows in row_buckets(slots):
             for slot, prompt in enumerate(self.served.plan(self.work.requests(rows))):

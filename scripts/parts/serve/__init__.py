@@ -1,1 +1,1 @@
-"""What serve.py is made of: a server process, the processes and files to watch, and the ports."""
+"""Parts of serve.py: the server process, the processes and files that are watched, the ports, the metrics."""

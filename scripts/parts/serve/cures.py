@@ -1,4 +1,4 @@
-"""What to do about failures whose own messages do not say it: of shared memory, of files, of the disk."""
+"""Advice for failures whose messages give none: shared memory, file access, full disk."""
 
 import os
 import re
@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-# The models' own regions take a few megabytes; a request takes its image's size, 20 MB at most, more than once.
+# The models' own regions take a few megabytes; each request takes its image's size, 20 MB at most, more than once.
 MIN_SHARED_MEMORY_BYTES: Final = 32_000_000
 MEGABYTE: Final = 1e6
 
@@ -21,7 +21,7 @@ NO_SPACE: Final = re.compile(r"No space left on device|Disk quota exceeded")
 
 
 def shared_memory_problem(folder: Path) -> str | None:
-    """Why there is not enough shared memory, and what to do; None where there is."""
+    """Says why shared memory is too small, and what to do; None if there is enough."""
     total, _, free = shutil.disk_usage(folder)
     if free >= MIN_SHARED_MEMORY_BYTES:
         return None
@@ -33,7 +33,7 @@ def shared_memory_problem(folder: Path) -> str | None:
 
 
 def find_cures(lines: list[str]) -> list[str]:
-    """What to do about the files that a log's lines complain of."""
+    """Returns advice for file and disk errors in a log's lines."""
     text = "\n".join(lines)
     user = f"user {os.getuid()}:{os.getgid()}"
     cures = [

@@ -1,4 +1,4 @@
-"""The heartbeat files that engines write; their form is `paligemma_engine.scheduling.heartbeat`'s."""
+"""Reads the engines' heartbeat files; `paligemma_engine.scheduling.heartbeat` defines their format."""
 
 import contextlib
 import time
@@ -11,12 +11,12 @@ PATTERN: Final = "engine-*"
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """An engine's last sign of life.
+    """An engine's last heartbeat.
 
     Attributes:
-        unanswered: how many requests it had in hand.
-        beaten_at_s: when, on the monotonic clock, which all processes of a host share. It does not go on while the host
-            sleeps, and no time server sets it.
+        unanswered: number of its unanswered requests.
+        beaten_at_s: its time on the monotonic clock, which all processes of a host share. The clock stops while the
+            host sleeps, and time synchronization does not change it.
     """
 
     unanswered: int
@@ -24,18 +24,18 @@ class Beat:
 
 
 def ages_s(folder: Path) -> dict[str, float]:
-    """How long ago each engine last gave a sign of life."""
+    """Seconds since each engine's last heartbeat."""
     now = time.monotonic()
     return {name: now - beat.beaten_at_s for name, beat in _beats(folder).items()}
 
 
 def unanswered(folder: Path) -> int:
-    """How many requests the engines have in hand."""
+    """Number of unanswered requests of all engines."""
     return sum(beat.unanswered for beat in _beats(folder).values())
 
 
 def _beats(folder: Path) -> dict[str, Beat]:
-    """By engine; one that ends takes its file away at any time, and a new file is empty for a moment."""
+    """Heartbeats by engine. Skips files that vanish because their engine ends, and new files that are still empty."""
     beats = {}
     for path in folder.glob(PATTERN):
         with contextlib.suppress(FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""What the supervisor knows and Triton does not: for Prometheus, and for a container's health check."""
+"""The supervisor's own metrics and readiness: for Prometheus, and for a container's health check."""
 
 import shutil
 import threading
@@ -16,7 +16,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A metric family: its name, Prometheus' kind, and what it says."""
+    """A metric family: its name, type and help text."""
 
     name: str
     kind: str
@@ -33,15 +33,15 @@ FAMILIES: Final = (RESTARTS, STARTED, DISK_FREE, SHARED_MEMORY_FREE)
 
 
 class SupervisorMetrics:
-    """An endpoint with `/metrics` and `/ready`; without a port it only counts.
+    """Serves `/metrics` and `/ready`; without a port it only counts.
 
     Attributes:
         restarts: how often Triton was started again.
-        ready: whether Triton's models are ready and a request has been answered; `/ready` says 200, else 503.
+        ready: whether Triton's models are ready and a request has been answered; `/ready` answers 200, else 503.
     """
 
     def __init__(self, host: str, port: int | None, cache: Path) -> None:
-        """`cache`: the folder that downloads go to; its nearest parent where it does not exist yet."""
+        """`cache`: the folder for downloads; if it does not exist yet, its nearest existing parent is measured."""
         self.restarts = 0
         self.ready = False
         self._started_at = time.time()
@@ -94,6 +94,6 @@ def _handler(metrics: SupervisorMetrics) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(body)
 
         def log_message(self, *_: Any) -> None:
-            """A line for each scrape would bury the server's."""
+            """Logs nothing: one line per scrape would bury the server's lines."""
 
     return Handler

@@ -1,4 +1,4 @@
-"""Ports: read from variables, and checked before anything slow is started."""
+"""Reads ports from variables, and checks them before anything slow is started."""
 
 import errno
 import socket
@@ -22,7 +22,7 @@ class Port:
 
 
 def read_port(environ: Mapping[str, str], variable: str, default: int) -> Port:
-    """A port from the environment; raises PortError for what is none."""
+    """Reads a port from the environment; raises PortError if the value is not a port."""
     text = environ.get(variable, "").strip() or str(default)
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_PORT):
         raise PortError(f"{variable} must be a port between 1 and {MAX_PORT}, not {text!r}")
@@ -30,14 +30,14 @@ def read_port(environ: Mapping[str, str], variable: str, default: int) -> Port:
 
 
 def check_ports(host: str, ports: list[Port]) -> None:
-    """Raises PortError where a port is taken, or named twice."""
+    """Raises PortError if a port is in use or given twice."""
     check_distinct(ports)
     for port in ports:
         check_port(host, port)
 
 
 def check_distinct(ports: list[Port]) -> None:
-    """Raises PortError where a port is named twice."""
+    """Raises PortError if a port is given twice."""
     seen: dict[int, Port] = {}
     for port in ports:
         if port.number in seen:
@@ -48,11 +48,11 @@ def check_distinct(ports: list[Port]) -> None:
 
 
 def check_port(host: str, port: Port) -> None:
-    """Raises PortError where a port is taken or may not be used."""
+    """Raises PortError if a port is in use or cannot be used."""
     with socket.socket() as listener:
         listener.setsockopt(
             socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-        )  # as servers do, so that TIME_WAIT is no obstacle
+        )  # as servers do, so that connections in TIME_WAIT do not block the port
         try:
             listener.bind((host, port.number))
         except OSError as error:

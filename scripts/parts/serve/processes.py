@@ -1,4 +1,4 @@
-"""What the scripts know of processes: Triton's own, whether they live, and that they end with their parent."""
+"""Finds Triton's processes, checks that they live, and makes children end with their parent."""
 
 import contextlib
 import ctypes
@@ -19,18 +19,18 @@ _END_GROUP_AFTER_PARENT: Final = 'read -r word || { kill -s KILL -- "-$1"; rm -f
 
 
 def when_parent_dies(number: signal.Signals) -> Callable[[], object]:
-    """For preexec_fn: the child gets this signal when its parent dies, however that happens."""
+    """For preexec_fn: the child gets this signal when its parent dies for any reason."""
     return partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, number)
 
 
 class GroupGuard:
-    """A small process that ends a process group, and its files, when this process has died without doing so itself.
+    """A small process that kills a process group and removes its files if this process dies without doing so.
 
-    Python stubs outlive a killed server, so a signal to the server alone would not be enough.
+    A signal to the server alone is not enough, because Python stubs outlive a killed server.
     """
 
     def __init__(self, group_id: int, files_prefix: Path) -> None:
-        # The pipe's end closes with this process, however it ends; a word on it means that all went well.
+        # The pipe closes when this process ends for any reason; a word written before means that all is cleaned up.
         self._process = subprocess.Popen(
             ["sh", "-c", _END_GROUP_AFTER_PARENT, "guard", str(group_id), str(files_prefix)],
             stdin=subprocess.PIPE,
@@ -38,13 +38,13 @@ class GroupGuard:
         )
 
     def dismiss(self) -> None:
-        """The group has been ended in order; a second time does nothing."""
+        """Call it when the group has ended cleanly; further calls do nothing."""
         if self._process.returncode is None:
             self._process.communicate(b"dismissed\n")
 
 
 def stubs_below(pid: int) -> list[psutil.Process]:
-    """Triton's processes for Python models below a process; those that vanish meanwhile are left out, no others."""
+    """Triton's stub processes below a process; stubs that end during the search are left out."""
     try:
         children = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -53,9 +53,9 @@ def stubs_below(pid: int) -> list[psutil.Process]:
 
 
 def is_stub(process: psutil.Process) -> bool:
-    """Whether a process is one of Triton's for a Python model."""
+    """Whether a process is a Triton stub, which runs a Python model."""
     try:
-        return bool(process.name().startswith(STUB_NAME[:15]))  # the kernel cuts names
+        return bool(process.name().startswith(STUB_NAME[:15]))  # the kernel truncates names to 15 characters
     except psutil.NoSuchProcess:
         return False
 
@@ -67,7 +67,7 @@ def served_model(command: list[str]) -> str:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether a process runs; one that is dead but not yet waited for does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -75,7 +75,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def end(processes: set[psutil.Process], timeout_s: float) -> None:
-    """Kills processes, those that are dead already excepted, and waits for them."""
+    """Kills the processes that still live, and waits for all of them."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

@@ -1,4 +1,4 @@
-"""One run of tritonserver: started, watched, drained, ended with everything that belongs to it."""
+"""One run of tritonserver: starts, watches, drains and ends the server with its stubs and shared memory."""
 
 import contextlib
 import os
@@ -25,23 +25,23 @@ from parts.serve.server_log import ServerLog
 
 POLL_S: Final = 0.5
 END_POLL_S: Final = 0.05
-HEALTH_FAILURES: Final = 6  # in a row, before a server that still runs is called stuck
-EXIT_TIMEOUT_S: Final = 30  # for tritonserver to finish what it has in hand
-END_GRACE_S: Final = 5.0  # for a server that has already failed
+HEALTH_FAILURES: Final = 6  # failed health checks in a row after which a running server counts as stuck
+EXIT_TIMEOUT_S: Final = 30  # for tritonserver to finish its running requests
+END_GRACE_S: Final = 5.0  # time to end for a server that has already failed
 
-# Closed to everybody: what they are called with is made up at each start and told to nobody.
+# Closed to all clients: they require a key that is random for each start and is given to nobody.
 ADMINISTRATIVE: Final = "model-repository,shared-memory,trace,logging"
 
-# PyTorch's threads wait for each other by spinning, libgomp's default for milliseconds at each operation: with anything
-# else on the same cores a request then takes seconds. So few rounds (some microseconds) cost an idle host nothing.
+# PyTorch's threads wait for each other by spinning, by libgomp's default for milliseconds at each operation: with other
+# load on the same cores a request then takes seconds. This count (a few microseconds) costs an idle host nothing.
 SPIN_BRIEFLY: Final = {"GOMP_SPINCOUNT": "2000"}
 
 
 class ServerFailed(Exception):
-    """The server did not start, or died, or hangs.
+    """The server did not start, died, or is stuck.
 
     Attributes:
-        details: lines that say more: of the server's log, or what to do.
+        details: further lines: from the server's log, or advice.
     """
 
     def __init__(self, message: str, details: list[str] | None = None) -> None:
@@ -55,13 +55,13 @@ class ServerOptions:
 
     Attributes:
         model_repository: folder with the models.
-        models_dir: folder with weights; handed to the models as MODELS_DIR.
+        models_dir: folder with weights; passed to the models as MODELS_DIR.
         host: address to listen on.
         ports: HTTP, gRPC and metrics, in this order.
-        drain_timeout_s: how long running requests may take to end.
-        stall_timeout_s: a heartbeat this old means a stuck engine.
-        first_answer_timeout_s: how long the first request may take once all models are ready.
-        extra_options: for tritonserver, as they are.
+        drain_timeout_s: longest time for running requests to end.
+        stall_timeout_s: an engine whose heartbeat is older counts as stuck.
+        first_answer_timeout_s: longest time for the first request once all models are ready.
+        extra_options: passed to tritonserver unchanged.
     """
 
     model_repository: Path
@@ -75,7 +75,7 @@ class ServerOptions:
 
     @property
     def address(self) -> Address:
-        """Where this host reaches the server over HTTP."""
+        """The HTTP address at which this host reaches the server."""
         return Address("127.0.0.1" if self.host == "0.0.0.0" else self.host, self.ports[0].number)  # noqa: S104
 
     @staticmethod
@@ -89,7 +89,7 @@ class ServerOptions:
 
 
 class Server:
-    """A tritonserver process and what belongs to it; leaving the context ends all of it."""
+    """A tritonserver process, its stubs and its shared memory; leaving the context ends and removes all of it."""
 
     def __init__(self, options: ServerOptions, heartbeat_dir: Path) -> None:
         self._options = options
@@ -100,7 +100,7 @@ class Server:
         self._health_failures = 0
 
     def __enter__(self) -> Self:
-        """Starts the process; raises ServerFailed where there is no tritonserver, or no shared memory for it."""
+        """Starts the process; raises ServerFailed if tritonserver is not installed or shared memory is too small."""
         if shutil.which("tritonserver") is None:
             raise ServerFailed("there is no tritonserver on PATH; scripts/demo.sh sets one up")
         if problem := shared_memory_problem(SHARED_MEMORY):
@@ -116,7 +116,7 @@ class Server:
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the supervisor, which ends the server in order
+            start_new_session=True,  # Ctrl-C in the terminal reaches only the supervisor, which ends the server cleanly
         )
         self._guard = GroupGuard(self._process.pid, SHARED_MEMORY / self._shared_memory_prefix)
         assert self._process.stdout is not None
@@ -127,7 +127,7 @@ class Server:
         self._end(END_GRACE_S)
 
     def wait_ready(self, stop: threading.Event) -> None:
-        """Returns when every model is ready, or a stop is asked for; raises ServerFailed where one cannot be."""
+        """Returns when every model is ready or a stop is asked for; raises ServerFailed if a model cannot be loaded."""
         while not stop.wait(POLL_S):
             if self._process.poll() is not None:
                 message = f"tritonserver did not start (status {self._process.returncode})"
@@ -138,10 +138,10 @@ class Server:
                 return
 
     def wait_first_answer(self, stop: threading.Event) -> None:
-        """Returns when a real request has been answered, or a stop is asked for; raises ServerFailed where none is.
+        """Returns when a real request has been answered or a stop is asked for; raises ServerFailed if it fails.
 
-        Triton says ready as soon as all models are loaded, also where a stub dies or hangs when it is to answer.
-        A repository without the ensemble is not asked.
+        Triton reports ready as soon as all models are loaded, even if a stub dies or hangs at its first request.
+        A repository without the ensemble gets no request.
         """
         if not (self._options.model_repository / MODEL).is_dir():
             return
@@ -152,18 +152,18 @@ class Server:
             except TimeoutError:
                 self._check("at the first request", NO_ANSWER_CURE)
             except FirstRequestFailed as failure:
-                self._check("at the first request", NO_ANSWER_CURE)  # a death says more than a connection that was cut
+                self._check("at the first request", NO_ANSWER_CURE)  # says more than a lost connection
                 raise ServerFailed(str(failure), [NO_ANSWER_CURE]) from failure
             else:
                 return
 
     def watch(self, stop: threading.Event) -> None:
-        """Returns when a stop is asked for; raises ServerFailed when something is dead or stuck."""
+        """Returns when a stop is asked for; raises ServerFailed when a process or engine is dead or stuck."""
         while not stop.wait(POLL_S):
             self._check()
 
     def drain(self, at_once: threading.Event) -> None:
-        """Lets running requests end, then the server; `at_once` ends the waiting."""
+        """Waits for running requests to end, then ends the server; `at_once` cuts the wait short."""
         give_up_at = time.monotonic() + self._options.drain_timeout_s
         while time.monotonic() < give_up_at and self._process.poll() is None:
             if heartbeats.unanswered(self._heartbeat_dir) == 0 or at_once.wait(0.1):
@@ -186,14 +186,14 @@ class Server:
             f"--http-restricted-api={closed}",
             f"--grpc-restricted-protocol={closed}",
             f"--exit-timeout-secs={EXIT_TIMEOUT_S}",
-            "--grpc-http2-max-ping-strikes=0",  # a client with a long request may ping as often as it likes
-            "--disable-auto-complete-config",  # the configurations are complete; completing them would cost a start
+            "--grpc-http2-max-ping-strikes=0",  # clients may ping without limit during long requests
+            "--disable-auto-complete-config",  # the configurations are complete; completion would cost an extra start
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
             *options.extra_options,
         ]
 
     def _check(self, when: str = "", cure: str | None = None) -> None:
-        """Raises ServerFailed when something is dead or stuck; `when` and `cure` are said of a process that died."""
+        """Raises ServerFailed if a process or engine is dead or stuck; `when`, `cure`: message parts for a dead one."""
         died, details = (f"died {when}" if when else "died"), ([cure] if cure else [])
         if self._process.poll() is not None:
             message = f"tritonserver {died} (status {self._process.returncode})"
@@ -210,7 +210,7 @@ class Server:
             raise ServerFailed(f"tritonserver is stuck: {HEALTH_FAILURES} health checks in a row failed")
 
     def _find_stubs(self) -> list[psutil.Process]:
-        """The stubs there are; one that has died meanwhile is a zombie, and no longer says what it was."""
+        """Finds the running stubs; a dead one is a zombie, whose command line is gone."""
         stubs = stubs_below(self._process.pid)
         for stub in stubs:
             with contextlib.suppress(psutil.Error):
@@ -218,7 +218,7 @@ class Server:
         return stubs
 
     def _end(self, grace_s: float, at_once: threading.Event | None = None) -> None:
-        """Ends the server and its stubs, and clears away the shared memory that a killed one leaves."""
+        """Ends the server and its stubs, and removes the shared memory that a killed server leaves."""
         family = set(self._stubs)
         if self._process.poll() is None:
             family.update(psutil.Process(self._process.pid).children(recursive=True))

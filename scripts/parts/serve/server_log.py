@@ -1,4 +1,4 @@
-"""tritonserver's log: passed on line by line, and searched for what went wrong."""
+"""Passes tritonserver's log on line by line, and searches it for errors."""
 
 import collections
 import re
@@ -12,12 +12,12 @@ LINES_KEPT: Final = 400
 LINES_SHOWN: Final = 12
 
 FAILED_LOAD: Final = "failed to load '"
-NO_GPU: Final = re.compile("CudaDriverHelper|CUDA driver")  # a host without one is told so at every start
+NO_GPU: Final = re.compile("CudaDriverHelper|CUDA driver")  # logged at every start on a host without a GPU
 ERROR_LINE: Final = re.compile(r"E[0-9]{4} |error: |Traceback")
 
 
 class ServerLog:
-    """Reads a server's output to its end, whatever becomes of the lines: a full pipe would stop the server."""
+    """Reads a server's output to its end, even if the lines cannot be written: a full pipe would stop the server."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._lines: collections.deque[str] = collections.deque(maxlen=LINES_KEPT)
@@ -29,11 +29,11 @@ class ServerLog:
         self._thread.join(timeout_s)
 
     def failure_lines(self) -> list[str]:
-        """The newest lines that say what went wrong."""
+        """The newest lines with errors."""
         lines = list(self._lines)
         failed_loads = [line for line in lines if FAILED_LOAD in line and "Internal: " in line]
         telling = failed_loads or [line for line in lines if ERROR_LINE.match(line) and not NO_GPU.search(line)]
-        # What follows an exception's text, written as one line, is where it was raised.
+        # An exception is logged as one line: its text, then its traceback, which is cut off.
         causes = [line.partition(r"\n\nAt:")[0].partition('] "')[2] or line for line in telling]
         return causes[-LINES_SHOWN:]
 

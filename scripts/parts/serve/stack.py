@@ -1,4 +1,4 @@
-"""Triton under its supervisor and the gateway, started and stopped together."""
+"""Starts and stops Triton (under its supervisor) and the gateway together."""
 
 import contextlib
 import os
@@ -33,21 +33,21 @@ OnReady = Callable[[str, float, str], None]
 
 
 class StackFailed(Exception):
-    """The stack cannot be started, or part of it ended; the message says why."""
+    """The stack cannot be started, or a part of it has ended; the message says why."""
 
 
 class Process:
-    """A child with its log; leaving the context ends it in order.
+    """A child process with its log; leaving the context ends it cleanly.
 
     Attributes:
-        log: its file.
-        said_ready: set when a supervisor has said so; a gateway has a probe instead.
+        log: path of its log file.
+        said_ready: set when a supervisor has printed its ready line; a gateway has a probe instead.
     """
 
     def __init__(
         self, name: str, command: list[str], environ: Mapping[str, str], at_once: threading.Event | None = None
     ) -> None:
-        """`at_once`: when it is set, nobody waits for the child to end in order."""
+        """`at_once`: once it is set, the child is killed without waiting for a clean end."""
         self._name = name
         self._command = command
         self._environ = environ
@@ -62,7 +62,7 @@ class Process:
             env=self._environ,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that Ctrl-C reaches this process only, which then stops things in order
+            start_new_session=True,  # so that Ctrl-C reaches only this process, which then stops its children cleanly
             preexec_fn=when_parent_dies(signal.SIGTERM),  # noqa: PLW1509  # one system call, looked up before the fork
         )
         assert self._child.stdout is not None
@@ -75,7 +75,7 @@ class Process:
         give_up_at = time.monotonic() + STOP_TIMEOUT_S
         while not self.has_ended and time.monotonic() < give_up_at and not self._at_once.is_set():
             time.sleep(POLL_S)
-        self._child.kill()  # a killed supervisor's guard ends what is below it
+        self._child.kill()  # a killed supervisor's guard ends its children
         self._child.wait()
         self._pump.join(1.0)
 
@@ -90,15 +90,15 @@ class Process:
         return self._child.poll() is not None
 
     def check(self) -> None:
-        """Raises StackFailed where the child has ended."""
+        """Raises StackFailed if the child has ended."""
         if (status := self._child.poll()) is not None:
             self._pump.join(1.0)
             raise StackFailed(f"{self._name} ended with status {status}; its log is {self.log.relative_to(REPOSITORY)}")
 
     def _pump_log(self, stream: IO[bytes]) -> None:
-        """Everything into the log; what the supervisor says of failures also to the terminal.
+        """Copies all lines to the log, and the supervisor's lines about failures to the terminal, too.
 
-        It reads on where a full disk takes no more: a child whose output nobody reads would stop.
+        It keeps reading when the disk is full, because a child whose output is not read would block.
         """
         relevant = False
         with stream, self._open_log() as log:
@@ -113,7 +113,7 @@ class Process:
                     write_text(sys.stderr, line)
 
     def _open_log(self) -> IO[bytes]:
-        """Without a buffer: what cannot be written is not tried again."""
+        """Opens the log without a buffer, so that bytes that cannot be written are not retried."""
         try:
             return self.log.open("wb", buffering=0)
         except OSError:
@@ -125,10 +125,10 @@ class Stack:
     """A running Triton and gateway.
 
     Attributes:
-        triton: the supervisor's process; the server and its stubs are below it.
+        triton: the supervisor's process; the server and its stubs are its descendants.
         gateway: the gateway's process.
         triton_ports: HTTP, gRPC and metrics.
-        url: of the gateway.
+        url: the gateway's URL.
     """
 
     triton: Process
@@ -137,7 +137,7 @@ class Stack:
     url: str
 
     def check(self) -> None:
-        """Raises StackFailed where one of them has ended."""
+        """Raises StackFailed if one of them has ended."""
         self.triton.check()
         self.gateway.check()
 
@@ -146,16 +146,16 @@ class Stack:
 def running_stack(
     environ: dict[str, str], on_ready: OnReady, at_once: threading.Event | None = None
 ) -> Iterator[Stack]:
-    """Starts both, with the demo model unless the environment says otherwise; stops them when the context ends.
+    """Starts both, with the demo model unless `environ` names another; stops them when the context ends.
 
     Args:
-        environ: for both processes; what it lacks is filled in.
-        on_ready: called with a name, the seconds that it took, and where it listens.
-        at_once: when it is set, both are stopped without waiting for what is running.
+        environ: variables for both processes; missing ones get defaults.
+        on_ready: called with the part's name, the seconds until it was ready, and its address.
+        at_once: once it is set, both are stopped without waiting for running requests.
 
     Raises:
         StackFailed: one of them does not start.
-        PortError: a port is taken, or given twice.
+        PortError: a port is in use, or given twice.
     """
     environ.setdefault("MODEL_ID", DEMO_MODEL_ID)
     environ.setdefault("MODELS_DIR", str(REPOSITORY / "models"))
@@ -182,7 +182,7 @@ def running_stack(
 
 
 def _wait(condition: Callable[[], bool], check: Callable[[], None]) -> float:
-    """Waits for a condition; returns how long that took."""
+    """Waits for a condition; returns the seconds that it took."""
     started = time.monotonic()
     while not condition():
         check()

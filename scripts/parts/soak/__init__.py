@@ -1,1 +1,1 @@
-"""What soak.py is made of."""
+"""Parts of soak.py: the kinds of requests, the caller, and memory."""

@@ -1,4 +1,4 @@
-"""Sends calls over gRPC and says what became of each."""
+"""Sends calls over gRPC and names each outcome."""
 
 import asyncio
 import re
@@ -32,8 +32,8 @@ class Tally:
     """Outcomes by kind of request.
 
     Attributes:
-        outcomes: how often each (kind, outcome) was seen.
-        wrong: the calls whose outcome was not one of the right ones, with that outcome.
+        outcomes: number of calls by (kind, outcome).
+        wrong: calls with an outcome that is not right, with that outcome.
     """
 
     outcomes: Counter[tuple[str, str]]
@@ -41,24 +41,24 @@ class Tally:
 
     @property
     def count(self) -> int:
-        """How many calls had an outcome."""
+        """Number of calls that have an outcome."""
         return self.outcomes.total()
 
 
 class Caller:
-    """A gRPC connection, and the answers that calls got alone."""
+    """A gRPC connection, and the answers to calls that were sent alone."""
 
     def __init__(self, client: grpcclient.InferenceServerClient) -> None:
         self._client = client
         self._alone: dict[tuple[bytes, str], Answer] = {}
 
     async def ask_alone(self, calls: Iterable[Call]) -> None:
-        """Remembers each call's answer while nobody else is served."""
+        """Sends calls one at a time and keeps their answers for comparison."""
         for call in calls:
             self._alone[call.image, call.prompt] = await self._infer(call)
 
     async def ask_all(self, calls: Iterable[Call], *, clients: int, after_each: AfterEach | None = None) -> Tally:
-        """Sends calls from so many clients at once; each sends its next when it has its answer."""
+        """Sends calls from `clients` clients at once; each sends its next call when it has its answer."""
         remaining = iter(calls)
         tally = Tally(Counter(), [])
 
@@ -75,7 +75,7 @@ class Caller:
         return tally
 
     async def outcome_of(self, call: Call) -> str:
-        """`ok`, the code of an error, `cancelled`, or what must not be."""
+        """Returns `ok`, an error code, `cancelled`, or a description of a wrong outcome."""
         task = asyncio.create_task(self._infer(call))
         if call.cancel_after_s is not None:
             await asyncio.wait([task], timeout=call.cancel_after_s)
@@ -106,7 +106,7 @@ def _name(error: InferenceServerException) -> str:
 
 
 def _agree(answer: Answer, expected: Answer) -> bool:
-    """Whether two answers are the same: to the bit, but for what adding up in another order changes."""
+    """Whether two answers are the same: bit by bit, except for rounding from another order of summation."""
     tolerances = {"scores": SCORE_TOLERANCE, "masks": MASK_TOLERANCE}
     return all(
         np.allclose(answer[name], array, rtol=0, atol=tolerances[name])

@@ -1,4 +1,4 @@
-"""The kinds of requests, and what is right as an answer to each."""
+"""The kinds of requests, and the right outcomes of each."""
 
 import random
 from dataclasses import dataclass, field
@@ -23,12 +23,12 @@ class Call:
 
     Attributes:
         kind: its name in reports.
-        model: which model is called: `segment` or, where cancelling shall be seen, `paligemma`.
+        model: the Triton model that is called: `segment`, or `paligemma` for cancelled calls.
         image: an encoded file.
         prompt: as a user writes it.
-        right: the outcomes that are right: `ok`, `cancelled`, or codes.
-        timeout_us: the deadline that Triton is told; 0 for none.
-        cancel_after_s: when the caller goes away; None for never.
+        right: the right outcomes: `ok`, `cancelled`, or error codes.
+        timeout_us: the timeout that is sent to Triton; 0 for none.
+        cancel_after_s: when the caller cancels; None for never.
     """
 
     kind: str
@@ -41,7 +41,7 @@ class Call:
 
 
 def good_calls() -> list[Call]:
-    """Requests that have one right answer, the same whoever else is served."""
+    """Requests with one right answer, which must not depend on other requests."""
     calls = []
     for seed in range(SCENES):
         scene = draw_scene(seed, size=SCENE_SIZE)
@@ -57,7 +57,7 @@ def good_calls() -> list[Call]:
 
 
 def bad_calls(good: Call, chance: random.Random) -> list[Call]:
-    """What can become of a good request: one of each kind that goes wrong, or away."""
+    """Makes from a good request one call of each kind that is refused or cancelled."""
     cut = chance.randrange(len(good.image) // 2)
 
     def refused(kind: str, image: bytes, prompt: str, code: str, timeout_us: int = 0) -> Call:
@@ -74,7 +74,7 @@ def bad_calls(good: Call, chance: random.Random) -> list[Call]:
             image=good.image,
             prompt=good.prompt,
             model=PALIGEMMA,
-            right=frozenset({CANCELLED, OK}),  # who goes away late has been answered
+            right=frozenset({CANCELLED, OK}),  # a late cancellation comes after the answer
             cancel_after_s=chance.uniform(0.0, MAX_CANCEL_AFTER_S),
         ),
     ]

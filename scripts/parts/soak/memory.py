@@ -1,4 +1,4 @@
-"""What a server's processes hold: resident memory, and shared memory."""
+"""Memory of a server's processes: resident and shared."""
 
 import psutil
 
@@ -17,5 +17,5 @@ def resident_bytes(root: int) -> dict[str, int]:
 
 
 def shared_memory_bytes() -> int:
-    """What all files in shared memory really occupy."""
+    """Bytes that all files in shared memory actually occupy."""
     return sum(each.stat().st_blocks * 512 for each in SHARED_MEMORY.iterdir() if each.is_file())

@@ -1,1 +1,1 @@
-"""How the demo model is made: drawn scenes, a mask VQ-VAE, and a small PaliGemma."""
+"""Training of the demo model: drawn scenes, a mask VQ-VAE, and a small PaliGemma."""

@@ -1,4 +1,4 @@
-"""Answers as tokens: what the model is trained to say, and how near other tokens come to the right one."""
+"""Answers as tokens for training, and soft targets that give similar tokens some probability."""
 
 from typing import Any, Final
 
@@ -9,8 +9,8 @@ from parts.training.batches import Asked, Batch
 from parts.training.names import TASKS
 from parts.training.vocabulary import LOC_TOKENS, SEG_TOKENS
 
-_SPREAD_PIXELS: Final = 0.6  # of the right loc token, over its neighbours
-_CODE_TEMPERATURE: Final = 0.12  # of the mean squared distance between codes
+_SPREAD_PIXELS: Final = 0.6  # standard deviation of a loc token's target distribution
+_CODE_TEMPERATURE: Final = 0.12  # as a share of the mean squared distance between codes
 _IGNORED: Final = -100
 
 
@@ -18,10 +18,10 @@ class AnswerTokens:
     """Turns prompts and objects into sequences for training."""
 
     def __init__(self, tokenizer: Any, *, image_size: int) -> None:
-        """Takes the model's tokenizer, and the pixels of its pictures' sides.
+        """`tokenizer`: the model's. `image_size`: side of its pictures in pixels.
 
-        Only the bins of whole pixels are ever the answer: where all 1024 were, none of them could become likely enough
-        to win against the end of the answer, and nearly all answers stayed empty.
+        Answers use only the bins of whole pixels. When they used all 1024, no bin became likely enough to beat the end
+        token, and nearly all answers stayed empty.
         """
         self._pixel_bins = (torch.arange(image_size + 1) * (LOC_BINS - 1) / image_size).round().long()
         self._tokenizer = tokenizer
@@ -35,16 +35,16 @@ class AnswerTokens:
     def sequences(
         self, batch: Batch, codes: torch.Tensor, *, with_answers: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The batch's prompts and their answers.
+        """Builds the sequences of a batch's prompts and answers.
 
         Args:
             batch: S prompts about N objects.
             codes: int64[N, 16], the objects' mask codes.
-            with_answers: False for the prompts alone.
+            with_answers: False for prompts only.
 
         Returns:
             token_ids int64[S, L], padded on the right; prefix_lengths int64[S]; labels int64[S, L], the token that
-            follows each, -100 where nothing is learned.
+            follows each, -100 where there is no loss.
         """
         bins = self.loc_bins(batch.boxes.cpu())
         codes = codes.cpu()
@@ -70,8 +70,8 @@ class AnswerTokens:
         return self._pixel_bins.to(boxes.device)[(boxes * last).round().long().clamp(0, last)]
 
     def soft_targets(self, codebook: torch.Tensor) -> torch.Tensor:
-        """float[V, V]: for each token the distribution to be learned: loc tokens spread over near ones, seg tokens over
-        codes that are alike (codebook: float[128, D]), all others sure.
+        """float[V, V]: the target distribution for each token. Loc tokens spread over near bins, seg tokens over
+        similar codes (codebook: float[128, D]); all others have probability 1 for the token itself.
         """
         targets = torch.eye(self._size)
         pixels = torch.arange(len(self._pixel_bins), dtype=torch.float32)
@@ -84,7 +84,7 @@ class AnswerTokens:
         return targets
 
     def _answer(self, asked: Asked, bins: torch.Tensor, codes: torch.Tensor) -> list[int]:
-        """The objects one after another, with their name where they are only detected; then the end."""
+        """The objects one after another, with their names for `detect`; then the end token."""
         names = asked.words.split(SEPARATOR) if asked.form == "several" else [asked.words] * len(asked.targets)
         tokens: list[int] = []
         for name, target in zip(names, asked.targets, strict=True):

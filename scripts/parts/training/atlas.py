@@ -1,4 +1,4 @@
-"""The pictures of everyday objects, in one file: how it is made from a font, and read.
+"""Makes and reads the atlas: one file with the pictures of everyday objects, drawn from a font.
 
 python -m parts.training.atlas FONT    (in scripts/; FONT is NotoColorEmoji.ttf, of Debian's fonts-noto-color-emoji)
 """
@@ -13,14 +13,14 @@ from PIL import Image, ImageDraw, ImageFont
 from parts.training.names import KINDS
 
 ATLAS: Final = Path(__file__).with_name("everyday.png")
-TILE: Final = 112  # pixels; a picture's longer side
+TILE: Final = 112  # pixels; longer side of a picture
 _COLUMNS: Final = 8
-_GLYPH_SIZE: Final = 109  # the one size that the font's bitmaps have
+_GLYPH_SIZE: Final = 109  # the only size of the font's bitmaps
 _GLYPH_ROOM: Final = 160
 
 
 def drawn_names() -> list[str]:
-    """Names of the objects in the atlas, in its order: row by row."""
+    """Names of the objects in the atlas, row by row."""
     return [kind.name for kind in KINDS if kind.glyph]
 
 

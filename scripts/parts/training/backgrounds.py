@@ -1,4 +1,4 @@
-"""What scenes are drawn on: plain, shaded, cloudy, striped or checked, never loud."""
+"""Draws backgrounds of scenes: plain, shaded, cloudy, striped or checked, all of low contrast."""
 
 import random
 from functools import lru_cache
@@ -10,7 +10,7 @@ from PIL import Image
 
 from parts.training.lots import happens
 
-_NOISE: Final = 0.02  # standard deviation at most, of 1
+_NOISE: Final = 0.02  # largest standard deviation, for colours in [0, 1]
 _NOISE_SIDE: Final = 509  # pixels
 _PALE: Final = (0.45, 0.9)
 _ANY: Final = (0.15, 0.95)
@@ -26,7 +26,7 @@ def draw_background(chance: random.Random, size: tuple[int, int]) -> NDArray[np.
 
 
 def _noise(chance: random.Random, size: tuple[int, int]) -> NDArray[np.float32]:
-    """float32[H, W] of variance 1: a part of one picture of noise, repeated where it is too small."""
+    """float32[H, W] of variance 1: a crop of one noise picture, which is tiled if it is too small."""
     top, left = chance.randrange(_NOISE_SIDE), chance.randrange(_NOISE_SIDE)
     rows, columns = np.arange(top, top + size[1]) % _NOISE_SIDE, np.arange(left, left + size[0]) % _NOISE_SIDE
     part: NDArray[np.float32] = _noise_picture()[rows][:, columns]
@@ -73,6 +73,6 @@ def _stripes(chance: random.Random, size: tuple[int, int]) -> NDArray[np.float32
 
 
 def _mixed(first: NDArray[np.float32], second: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.float32]:
-    """From one colour to the other where a share [H, W] goes from 0 to 1."""
+    """Blends two colours by a share float[H, W] in [0, 1]."""
     pixels: NDArray[np.float32] = first + share[..., None] * (second - first)
     return pixels

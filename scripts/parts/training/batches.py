@@ -17,7 +17,7 @@ from parts.training.prompts import Found, Query, queries
 from parts.training.sampling import SceneStyle, sample_scene
 from parts.training.scenes import Placement
 
-FIRST_TRAINING_SEED: Final = 1 << 32  # scenes below are for tests and evaluation
+FIRST_TRAINING_SEED: Final = 1 << 32  # lower seeds are for tests and evaluation
 _DETECT_SHARE: Final = 0.15
 _PICKS_PER_PROMPT: Final = 3
 _KIND_IDS: Final = {kind.name: index for index, kind in enumerate(KINDS)}
@@ -27,15 +27,15 @@ NO_COLOUR: Final = len(COLOURS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diet:
-    """What batches are made of.
+    """The composition of batches.
 
     Attributes:
-        pictures: in a batch.
-        prompts: about each picture.
-        style: of the scenes.
-        plain_share: scenes of upright shapes side by side, as `scripts/parts/scenes.py` draws them.
-        weights: how often each form of prompt is asked, where a scene allows it.
-        several_share: batches whose prompts ask for several objects.
+        pictures: pictures per batch.
+        prompts: prompts per picture.
+        style: style of the scenes.
+        plain_share: share of scenes with upright shapes side by side, as `scripts/parts/scenes.py` draws them.
+        weights: relative frequency of each form of prompt, among those that a scene allows.
+        several_share: share of batches whose prompts ask for several objects.
     """
 
     pictures: int = 24
@@ -74,10 +74,10 @@ class Batch:
         pixels: uint8[B, 3, H, W].
         crops: float32[N, 64, 64], the objects' masks in their boxes.
         boxes: float32[N, 4], y_min, x_min, y_max, x_max in [0, 1].
-        shares: float32[N, patches], how much of each patch an object covers.
-        pictures: int64[N], the picture that an object is in.
-        kinds: int64[N], positions in KINDS.
-        colours: int64[N], positions in COLOURS, or NO_COLOUR.
+        shares: float32[N, patches], share of each patch that an object covers, in [0, 1].
+        pictures: int64[N], index of the picture that an object is in.
+        kinds: int64[N], indices into KINDS.
+        colours: int64[N], indices into COLOURS, or NO_COLOUR.
         asked: the prompts.
     """
 
@@ -100,7 +100,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A drawn scene in the model's size, its objects, and their masks in the size they were drawn in."""
+    """A drawn scene at the model's size, its objects, and their masks at the size at which they were drawn."""
 
     pixels: np.ndarray[Any, np.dtype[np.uint8]]
     found: list[Found]
@@ -113,10 +113,10 @@ class Batches(Dataset[Batch]):
     def __init__(self, diet: Diet, *, seed: int, image_size: int, grid: int, count: int) -> None:
         """Args:
         diet: what they are made of.
-        seed: of all lots; below FIRST_TRAINING_SEED it meets scenes that are meant for tests.
-        image_size: pixels of a side.
-        grid: patches in a row.
-        count: how many batches there are.
+        seed: random seed; below FIRST_TRAINING_SEED it yields scenes that are meant for tests.
+        image_size: side of a picture in pixels.
+        grid: patches per row.
+        count: number of batches.
         """
         self._diet, self._seed, self._count = diet, seed, count
         self._image_size, self._grid = image_size, grid
@@ -165,13 +165,13 @@ class Batches(Dataset[Batch]):
 
 
 def picture(seed: int, style: SceneStyle, image_size: int) -> Picture:
-    """A scene drawn in the model's own size, which is cheaper than scaling it down."""
+    """A scene drawn at the model's size, which is cheaper than scaling it down."""
     layout, drawn = sample_scene(seed, style, output_size=(image_size, image_size))
     return Picture(drawn.pixels, find(layout.placements, drawn.masks), drawn.masks)
 
 
 def plain_picture(seed: int, image_size: int) -> Picture:
-    """A scene of `scripts/parts/scenes.py`, scaled as the processor does it."""
+    """A scene of `scripts/parts/scenes.py`, scaled as the processor scales it."""
     scene = draw_scene(seed)
     pixels = np.asarray(scene.image.resize((image_size, image_size), Image.Resampling.BICUBIC))
     placements = [Placement(name=each.shape, colour=each.colour, centre=(0.0, 0.0), side=0.0) for each in scene.objects]
@@ -188,7 +188,7 @@ def find(placements: tuple[Placement, ...], masks: np.ndarray[Any, np.dtype[np.b
 
 
 def patch_shares(mask: np.ndarray[Any, np.dtype[np.bool_]], grid: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """float32[grid * grid], how much of each patch a mask bool[H, W] covers; both sides are multiples of the grid."""
+    """float32[grid * grid], the share of each patch that a mask bool[H, W] covers; H, W are multiples of the grid."""
     height, width = mask.shape
     cells = mask.reshape(grid, height // grid, grid, width // grid)
     shares: np.ndarray[Any, np.dtype[np.float32]] = cells.mean(axis=(1, 3), dtype=np.float32).reshape(-1)
@@ -196,12 +196,12 @@ def patch_shares(mask: np.ndarray[Any, np.dtype[np.bool_]], grid: int) -> np.nda
 
 
 def _pick(chance: random.Random, found: list[Found], weights: tuple[tuple[str, float], ...], count: int) -> list[Query]:
-    """Different prompts about a scene, of the forms that it allows; at most so many."""
+    """At most `count` different prompts about a scene, of the forms that it allows."""
     possible = queries(chance, found)
     forms = [(form, weight) for form, weight in weights if possible[form]]
     names, shares = [form for form, _ in forms], [weight for _, weight in forms]
     picked: dict[str, Query] = {}
-    for _ in range(_PICKS_PER_PROMPT * count):  # a picture allows only so many different ones
+    for _ in range(_PICKS_PER_PROMPT * count):  # bounded, because a picture may not allow `count` different ones
         query = chance.choice(possible[chance.choices(names, weights=shares)[0]])
         picked.setdefault(query.words, query)
         if len(picked) == count:

@@ -1,4 +1,4 @@
-"""Writes a trained model as a checkpoint that anything reads which reads PaliGemma."""
+"""Writes a trained model as a standard PaliGemma checkpoint."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 from parts.training.network import Architecture
 from parts.training.vocabulary import make_processor
 
-_READABLE: Final = 0o644  # safetensors writes files that only their owner can read
+_READABLE: Final = 0o644  # safetensors makes files readable for their owner only
 
 
 def export(model: Any, tokenizer: Any, architecture: Architecture, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What each part of the model is trained on."""
+"""The losses of the model's parts."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -13,8 +13,8 @@ from parts.training.batches import Batch
 from parts.training.names import COLOURS, KINDS
 from parts.training.network import CORNERS, TrainedNetwork
 
-OBJECT_SHARE: Final = 0.08  # of a patch: from so much on an object is in it
-_FIRST_TOKEN_WEIGHT: Final = 3.0  # whether there is an object at all
+OBJECT_SHARE: Final = 0.08  # an object is in a patch if it covers at least this share of it
+_FIRST_TOKEN_WEIGHT: Final = 3.0  # the first token decides whether there is an object at all
 _LABEL_SMOOTHING: Final = 0.05
 _SELECTED_WEIGHT: Final = 3.0  # most patches are not selected
 
@@ -27,9 +27,9 @@ class Targets:
 
     Attributes:
         codes: int64[N, 16].
-        boxes: float[N, 4, 1024], the distribution of each side's loc token.
+        boxes: float[N, 4, 1024], the target distribution of each side's loc token.
         code_distributions: float[N, 16, 128].
-        pooling: float[N, patches], how the mean over an object's patches weighs them; rows sum to 1.
+        pooling: float[N, patches], weights of the mean over an object's patches; rows sum to 1.
     """
 
     codes: torch.Tensor
@@ -39,7 +39,7 @@ class Targets:
 
 
 def make_targets(batch: Batch, codes: torch.Tensor, soft: torch.Tensor, tokens: AnswerTokens) -> Targets:
-    """From the objects' codes int64[N, 16] and the tokens' soft targets float[V, V]."""
+    """Makes the targets from the objects' codes int64[N, 16] and the tokens' soft targets float[V, V]."""
     bins = tokens.loc_bins(batch.boxes)
     locs = soft[tokens.first_loc :, tokens.first_loc :][:LOC_BINS, :LOC_BINS]
     segs = soft[tokens.first_seg :, tokens.first_seg :][: layout.CODEBOOK_SIZE, : layout.CODEBOOK_SIZE]
@@ -51,7 +51,7 @@ def make_targets(batch: Batch, codes: torch.Tensor, soft: torch.Tensor, tokens: 
 def vision_loss(
     network: TrainedNetwork, features: torch.Tensor, batch: Batch, targets: Targets
 ) -> tuple[torch.Tensor, Figures]:
-    """What lies in each patch, and box and mask of each object, from the vision tower's output float[B, P, width]."""
+    """Loss of each patch's content and each object's box and mask, from the vision tower's float[B, P, width]."""
     kinds, colours = patch_labels(batch, features.shape[:2])
     kind_loss = nn.functional.cross_entropy(
         network.kind_head(features).float().flatten(0, 1), kinds.flatten(), label_smoothing=_LABEL_SMOOTHING
@@ -69,7 +69,7 @@ def vision_loss(
 def selection_loss(
     network: TrainedNetwork, hidden: torch.Tensor, batch: Batch, targets: Targets
 ) -> tuple[torch.Tensor, Figures]:
-    """Which patches are meant, and box and mask of the one object that is, from image positions float[S, P, width]."""
+    """Loss of the selected patches and the selected object's box and mask, from image positions float[S, P, width]."""
     wanted = torch.zeros(hidden.shape[:2], device=hidden.device)
     for index, asked in enumerate(batch.asked):
         for target in asked.targets:
@@ -125,7 +125,7 @@ def answer_loss(
 
 
 def patch_labels(batch: Batch, shape: torch.Size) -> tuple[torch.Tensor, torch.Tensor]:
-    """int64[B, P] each: kind and colour of what covers most of a patch, the number after the last for background."""
+    """int64[B, P] each: kind and colour of the object that covers most of a patch; background is the highest label."""
     device = batch.shares.device
     most = torch.full(shape, OBJECT_SHARE, device=device)
     kinds = torch.full(shape, len(KINDS), device=device)

@@ -1,4 +1,4 @@
-"""Masks as the VQ-VAE gets them: what can be seen of an object, cropped to its box, in 64x64."""
+"""Masks as the VQ-VAE gets them: the visible part of an object, cropped to its box, scaled to 64x64."""
 
 import math
 import random
@@ -59,7 +59,7 @@ def _object(chance: random.Random) -> NDArray[np.bool_]:
 
 
 def _blob(chance: random.Random) -> NDArray[np.bool_]:
-    """A smooth shape that is no object's: for silhouettes that nobody drew here."""
+    """A random smooth shape, so that the VQ-VAE also learns outlines that no drawn object has."""
     generator = np.random.default_rng(chance.getrandbits(32))
     angles = np.linspace(0, 2 * np.pi, 96, endpoint=False)
     radii = np.ones_like(angles)
@@ -72,7 +72,7 @@ def _blob(chance: random.Random) -> NDArray[np.bool_]:
 
 
 def _cut(chance: random.Random, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Covers a part of a mask: beyond a straight line, as the picture's border does, or by another object's disc."""
+    """Removes a part of a mask: beyond a straight line, like the picture's border, or within a disc, like an object."""
     rows, columns = np.mgrid[0 : mask.shape[0], 0 : mask.shape[1]]
     height, width = mask.shape
     if happens(chance, 0.5):

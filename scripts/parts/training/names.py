@@ -1,4 +1,4 @@
-"""What the demo model can be asked for: the words for objects and colours."""
+"""The words for objects and colours that the demo model knows."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -19,7 +19,7 @@ COLOURS: Final = {  # name: red, green, blue
     "black": (24, 24, 26),
 }
 COLOUR_SYNONYMS: Final = {"purple": ("violet",), "cyan": ("turquoise",)}
-PAINTS: Final = ("red", "green", "blue", "yellow", "orange", "purple", "pink")  # what repainted objects come in
+PAINTS: Final = ("red", "green", "blue", "yellow", "orange", "purple", "pink")  # colours of repainted objects
 
 TASKS: Final = ("segment", "detect")
 POSITIONS: Final = ("left", "right", "top", "bottom")
@@ -31,13 +31,13 @@ class Kind:
     """A kind of object.
 
     Attributes:
-        name: what it is called.
+        name: its name.
         family: shape or everyday.
         synonyms: other words for it.
-        plural: None where it is the same word.
+        plural: None if it equals the singular.
         glyph: the emoji that it is drawn from; None for shapes.
-        colour: what colour it has; None where no one word fits, and for shapes, which come in all.
-        repainted: whether it comes in other colours, too.
+        colour: its colour; None if no single word fits, and for shapes, which are drawn in all colours.
+        repainted: whether it is also drawn in other colours.
     """
 
     name: str
@@ -131,14 +131,14 @@ KINDS_BY_NAME: Final = {kind.name: kind for kind in KINDS}
 
 
 def colours_of(kind: Kind) -> tuple[str | None, ...]:
-    """The colours that a kind is drawn in; None for one that no word fits."""
+    """The colours that a kind is drawn in; None for a colour that no word fits."""
     if kind.family == SHAPE_FAMILY:
         return tuple(COLOURS)
     return tuple(dict.fromkeys((kind.colour, *PAINTS))) if kind.repainted else (kind.colour,)
 
 
 def all_words() -> list[str]:
-    """Every word of a prompt, each once, in an order that stays."""
+    """Every word that prompts can have, each once, in a fixed order."""
     words = [*TASKS, ";", *POSITIONS, *SIZES, *COLOURS]
     words += [synonym for synonyms in COLOUR_SYNONYMS.values() for synonym in synonyms]
     for kind in KINDS:

@@ -1,4 +1,4 @@
-"""The PaliGemma that is trained, and the heads that are thrown away afterwards."""
+"""The PaliGemma that is trained, and auxiliary heads that are dropped afterwards."""
 
 import math
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from mask_vae import layout
 from parts.training.names import COLOURS, KINDS
 from parts.training.vocabulary import LOC_TOKENS, SEG_TOKENS
 
-SELECTION_LAYERS: Final = 2  # text layers that the selection is read from
+SELECTION_LAYERS: Final = 2  # text layers before the selection head
 CORNERS: Final = 4
 _LOC_WAVES: Final = 32
 
@@ -47,7 +47,7 @@ ARCHITECTURES: Final = {
 
 
 def make_model(architecture: Architecture, tokenizer: Any) -> Any:
-    """A PaliGemma 2 with random weights; neighbouring `<loc>` tokens start alike."""
+    """A PaliGemma 2 with random weights; neighbouring `<loc>` tokens start with similar embeddings."""
     vocabulary_size = math.ceil(len(tokenizer) / 8) * 8
     head_size = architecture.width // architecture.heads
     text = Gemma2Config(
@@ -97,7 +97,7 @@ def make_model(architecture: Architecture, tokenizer: Any) -> Any:
 
 
 def take_over(model: Any, tokenizer: Any, folder: Path, old_tokenizer: Any) -> None:
-    """Starts from another checkpoint's weights: all that have the same shape, and the rows of words that both know."""
+    """Copies another checkpoint's weights: all tensors of the same shape, and the rows of words that both know."""
     old = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict()
     new = model.state_dict()
     for name, tensor in new.items():
@@ -112,7 +112,7 @@ def take_over(model: Any, tokenizer: Any, folder: Path, old_tokenizer: Any) -> N
 
 
 class ObjectHead(nn.Module):
-    """Reads box and mask codes from the mean of an object's patches, as points among the tokens' embeddings."""
+    """Predicts box and mask codes from the mean of an object's patches, by similarity to the tokens' embeddings."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -131,14 +131,14 @@ class ObjectHead(nn.Module):
 
 
 class TrainedNetwork(nn.Module):
-    """The model with its heads for training."""
+    """The model with its auxiliary heads."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         super().__init__()
         self.model = model
         width = model.config.hidden_size
-        self.kind_head = nn.Linear(width, len(KINDS) + 1)  # the last is the background
-        self.colour_head = nn.Linear(width, len(COLOURS) + 1)  # the last is none
+        self.kind_head = nn.Linear(width, len(KINDS) + 1)  # the last output is the background
+        self.colour_head = nn.Linear(width, len(COLOURS) + 1)  # the last output is no colour
         self.vision_objects = ObjectHead(width)
         self.selection_norm = nn.LayerNorm(width)
         self.selection_head = nn.Linear(width, 1)
@@ -156,7 +156,7 @@ class TrainedNetwork(nn.Module):
         )
 
     def compile_layers(self) -> None:
-        """Fuses what each layer does; from then on the first steps take a minute longer, and all a fifth less."""
+        """Compiles the layers: the first steps take a minute longer, each later step a fifth less time."""
         model = self.model.model
         for layer in (*model.vision_tower.encoder.layers, *model.language_model.layers):
             layer.compile(dynamic=True)
@@ -174,11 +174,11 @@ class TrainedNetwork(nn.Module):
         Args:
             features: float[S, patches, width], from `see`.
             token_ids: int64[S, L], `<bos>`, prompt, newline, answer; padded on the right.
-            prefix_lengths: int64[S], how many of them are no answer: these see each other.
-            layers: how many of them.
+            prefix_lengths: int64[S], number of tokens before the answer; these attend to each other.
+            layers: number of layers to run.
 
         Returns:
-            The hidden states after each layer, float[S, patches + L, width], not normed.
+            The hidden states after each layer, float[S, patches + L, width], without the final norm.
         """
         text = self.model.model.language_model
         hidden = torch.cat([self.model.model.multi_modal_projector(features), text.embed_tokens(token_ids)], dim=1)
@@ -203,7 +203,7 @@ class TrainedNetwork(nn.Module):
 
 
 def _waves(count: int, width: int) -> torch.Tensor:
-    """float[count, width] of variance about 1: sines of the position, so that neighbours are alike."""
+    """float[count, width] of variance about 1: sines of the position, so that neighbours are similar."""
     generator = torch.Generator().manual_seed(0)
     position = torch.linspace(0, 1, count)[:, None]
     frequencies = torch.exp(torch.linspace(0, math.log(_LOC_WAVES), width // 2))[None]

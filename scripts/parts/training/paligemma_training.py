@@ -22,28 +22,28 @@ from parts.training.vae import TorchMaskVae
 from parts.training.vocabulary import make_tokenizer
 
 _WARM_UP_STEPS: Final = 40
-_FALLING_FROM: Final = 0.45  # share of the run from which the rate falls to a twentieth
+_FALLING_FROM: Final = 0.45  # share of the run after which the learning rate falls to a twentieth
 _LOWEST_RATE: Final = 0.05
 _MATRIX_DIMENSIONS: Final = 2
 _WEIGHT_DECAY: Final = 0.02
-_AVERAGING: Final = 0.98  # of the weights that are exported, per step
+_AVERAGING: Final = 0.98  # decay per step of the averaged weights, which are exported
 _LOG_STEPS: Final = 25
 _WORKERS: Final = {"cpu": 1, "cuda": 12}  # processes that draw scenes
 _VISION_WEIGHT, _SELECTION_WEIGHT = 0.1, 0.3  # beside the answers
 
 
 class PaliGemmaTraining:
-    """One run; `train` does all of it, or what an earlier session left."""
+    """One run; `train` starts it, or resumes it from its saved state."""
 
     def __init__(
         self, run: Run, *, seed: int, architecture: Architecture, vae: TorchMaskVae, warm_from: Path | None, device: str
     ) -> None:
         """Args:
-        run: where the state lies.
-        seed: of weights and scenes.
+        run: the run's folder and clock.
+        seed: random seed of weights and scenes.
         architecture: sizes of the model.
         vae: makes the mask codes.
-        warm_from: a checkpoint to start from, of the same architecture; None starts from nothing.
+        warm_from: a checkpoint of the same architecture to start from; None: random weights.
         device: `cpu` or `cuda`.
         """
         self._run, self._seed, self._device = run, seed, device
@@ -66,7 +66,7 @@ class PaliGemmaTraining:
                 optimizer.load_state_dict(saved)
 
     def train(self) -> None:
-        """Trains to the end of the run's time, saving now and then."""
+        """Trains to the end of the run's time, and saves at intervals."""
         for stage in stages(warm=self._warm):
             if self._run.share >= stage.until or self._run.stopped:
                 continue
@@ -92,7 +92,7 @@ class PaliGemmaTraining:
         )
 
     def averaged_model(self) -> Any:
-        """The model with the averaged weights, which answer better than the last ones."""
+        """The model with averaged weights, which give better answers than the last ones."""
         model = self.network.model
         model.load_state_dict(self._average)
         return model
@@ -153,7 +153,7 @@ class PaliGemmaTraining:
         patches = features.shape[1]
         token_ids, lengths, labels = (part.to(self._device) for part in self._tokens.sequences(batch, codes))
         hidden = network.read(features[pictures], token_ids, lengths, layers=self._architecture.text_layers)
-        start = int(lengths.min()) - 1  # nothing is learned before
+        start = int(lengths.min()) - 1  # there is no loss before this position
         logits = network.logits(hidden[-1][:, patches + start :])
         loss, figures = answer_loss(logits, labels[:, start:], self._soft, self._tokens)
         selected, more = selection_loss(network, hidden[SELECTION_LAYERS - 1][:, :patches], batch, targets)
@@ -162,7 +162,7 @@ class PaliGemmaTraining:
 
 
 class _Endless(torch.utils.data.Sampler[int]):
-    """Numbers without end."""
+    """An endless sampler."""
 
     def __init__(self, numbers: Iterator[int]) -> None:
         self._numbers = numbers

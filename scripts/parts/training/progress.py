@@ -1,4 +1,4 @@
-"""A training run that can be stopped and gone on with: its clock, its saved state, its curve."""
+"""A training run that can be stopped and resumed: its clock, its saved state, its learning curve."""
 
 import json
 import signal
@@ -20,17 +20,17 @@ class Run:
     """A run's folder and clock.
 
     Attributes:
-        seconds: trained so far, over all sessions.
-        step: steps so far.
-        stopped: whether a signal came.
-        together: this process's place among those of the run.
+        seconds: training time so far, over all sessions.
+        step: number of steps so far.
+        stopped: whether a signal has been received.
+        together: this process's rank among those of the run.
     """
 
     def __init__(self, folder: Path, hours: float, together: Together | None = None) -> None:
         """Args:
-        folder: for `state.pt` and `curve.jsonl`; made where it is missing.
-        hours: that the whole run shall take, earlier sessions included.
-        together: this process's place; the first one's clock counts, and it alone writes.
+        folder: folder for `state.pt` and `curve.jsonl`; created if it is missing.
+        hours: duration of the whole run, earlier sessions included.
+        together: this process's rank; only the first process's clock counts, and only it writes.
         """
         self.together = together or Together()
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ class Run:
         self.step = 0
 
     def stop_on_signals(self) -> None:
-        """SIGINT and SIGTERM end the session after the running step, so that nothing is lost."""
+        """Makes SIGINT and SIGTERM end the session after the current step, so that nothing is lost."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._stop)
 
@@ -52,11 +52,11 @@ class Run:
 
     @property
     def share(self) -> float:
-        """How much of the whole run is done, in [0, 1]."""
+        """Share of the whole run that is done, in [0, 1]."""
         return min(self.seconds / self._total_s, 1.0)
 
     def load(self, device: str) -> dict[str, Any] | None:
-        """What was saved last, its tensors on a device, or None; the clock goes on from there."""
+        """Loads the last saved state with its tensors on a device, or None; the clock resumes from it."""
         if not self._state_file.exists():
             return None
         state: dict[str, Any] = torch.load(self._state_file, map_location=device, weights_only=True)
@@ -64,7 +64,7 @@ class Run:
         return state
 
     def steps(self, name: str, until: float = 1.0) -> Iterator[int]:
-        """Numbers of steps until a share of the run is done or a signal came, each with its time on the clock."""
+        """Yields step numbers until a share of the run is done or a signal is received, and counts their time."""
         shown = round(until * self._total_s)
         initial = min(round(self.seconds), shown)
         quiet = not self.together.is_first
@@ -79,7 +79,7 @@ class Run:
                 bar.update(passed)
 
     def save(self, state: dict[str, Any]) -> None:
-        """Writes the state so that a reader, or a next session, never meets half a file."""
+        """Writes the state atomically, so that no reader and no later session finds a partial file."""
         self._saved_at = time.monotonic()
         if not self.together.is_first:
             return
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def save_is_due(self) -> bool:
-        """Whether the last save is some minutes ago."""
+        """Whether the last save was some minutes ago."""
         return time.monotonic() - self._saved_at > _SAVE_EVERY_S
 
     def log(self, phase: str, **figures: float) -> None:

@@ -1,4 +1,4 @@
-"""What one may ask about a scene, and which of its objects are meant."""
+"""Makes prompts about a scene, with the objects that answer them."""
 
 import random
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from parts.training.lots import happens
 from parts.training.names import COLOUR_SYNONYMS, COLOURS, KINDS, KINDS_BY_NAME, Kind
 from parts.training.scenes import Placement
 
-MAX_TARGETS: Final = 3  # objects of one answer
+MAX_TARGETS: Final = 3  # most objects of one answer
 _CLEARLY_FURTHER: Final = 0.08  # of the picture's side
 _CLEARLY_LARGER: Final = 1.4  # in area
-_STRANGE_SHARE: Final = 0.08  # of the absent objects: words that the model does not know
+_STRANGE_SHARE: Final = 0.08  # share of the absent targets whose words the model does not know
 _PLURAL_SHARE: Final = 0.1
 _SYNONYM_SHARE: Final = 0.2
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
@@ -20,7 +20,7 @@ _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An object as prompts see it: what it is, its box in [0, 1] (x_min, y_min, x_max, y_max), its visible area."""
+    """An object for prompts: its kind, its box x_min, y_min, x_max, y_max in [0, 1], its visible area."""
 
     placement: Placement
     box: tuple[float, float, float, float]
@@ -28,13 +28,13 @@ class Found:
 
     @property
     def kind(self) -> Kind:
-        """What it is."""
+        """Its kind."""
         return KINDS_BY_NAME[self.placement.name]
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Words for objects, and the objects' positions in the scene in the order of the answer; none where absent."""
+    """Words, and the indices of the meant objects in the answer's order; none if the target is absent."""
 
     words: str
     targets: tuple[int, ...]
@@ -42,7 +42,7 @@ class Query:
 
 
 def queries(chance: random.Random, scene: list[Found]) -> dict[str, list[Query]]:
-    """What can be asked about a scene without doubt about the answer, by form."""
+    """Unambiguous questions about a scene, by form."""
     by_form: dict[str, list[Query]] = {
         form: [] for form in ("name", "colour", "position", "size", "plural", "several", "absent")
     }
@@ -76,7 +76,7 @@ def queries(chance: random.Random, scene: list[Found]) -> dict[str, list[Query]]
 def _ask_apart(
     chance: random.Random, by_form: dict[str, list[Query]], scene: list[Found], kind: Kind, members: list[int]
 ) -> None:
-    """Asks for one of several objects of a kind by where it lies or how large it is."""
+    """Asks for one of several objects of a kind by its position or size."""
     word = _word(chance, kind)
     for axis, (low, high) in enumerate((("left", "right"), ("top", "bottom"))):
         centres = sorted((scene[index].box[axis] + scene[index].box[axis + 2], index) for index in members)
@@ -92,7 +92,7 @@ def _ask_apart(
 
 
 def _absent(chance: random.Random, scene: list[Found]) -> Query:
-    """A kind that is not there, or a word that means nothing."""
+    """Asks for a kind that is not in the scene, or for a meaningless word."""
     if happens(chance, _STRANGE_SHARE):
         return Query("".join(chance.choices(_LETTERS, k=chance.randint(3, 9))), (), "absent")
     there = {found.placement.name for found in scene}
@@ -104,7 +104,7 @@ def _absent(chance: random.Random, scene: list[Found]) -> Query:
 
 
 def _nearly_there(chance: random.Random, scene: list[Found]) -> Query:
-    """A kind that is there in a colour in which it is not, or a colour that is there on a kind that is not."""
+    """Asks for a kind of the scene in a colour that it does not have there, or for an absent kind in a used colour."""
     found = chance.choice(scene)
     colours = [other.placement.colour for other in scene if other.placement.colour]
     if found.placement.colour and happens(chance, 0.5):
@@ -120,7 +120,7 @@ def _nearly_there(chance: random.Random, scene: list[Found]) -> Query:
 
 
 def _ordered(scene: list[Found], members: list[int]) -> tuple[int, ...]:
-    """From left to right."""
+    """Orders objects from left to right."""
     return tuple(sorted(members, key=lambda index: scene[index].box[0]))
 
 

@@ -1,4 +1,4 @@
-"""Draws lots for scenes: how many objects, which, how large, and where."""
+"""Samples scenes: number, kinds, sizes and positions of objects."""
 
 import math
 import random
@@ -22,17 +22,17 @@ _STEP: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneStyle:
-    """What the lots may fall on.
+    """The distribution of scenes.
 
     Attributes:
-        counts: the weight of 1, 2, ... objects.
+        counts: weights of 1, 2, ... objects.
         min_side: smallest side of an object, as a share of the picture's shorter side.
-        max_side: largest one.
-        max_turn_degrees: how far half of the objects may be turned.
-        far_turn_degrees: how far the others may be.
-        everyday_share: of the objects.
-        alike_share: objects that share the kind or the colour of one before.
-        overlap: how near two objects may come: 1 where their circles touch, 0 where they may cover each other.
+        max_side: largest side, likewise.
+        max_turn_degrees: largest rotation of half of the objects.
+        far_turn_degrees: largest rotation of the others.
+        everyday_share: share of everyday objects.
+        alike_share: share of objects with the kind or the colour of an earlier one.
+        overlap: smallest distance of two objects: 1: their circles touch; 0: they may cover each other.
     """
 
     counts: tuple[float, ...] = (3, 4, 4, 3, 2, 1)
@@ -46,12 +46,12 @@ class SceneStyle:
 
 
 def sample_scene(seed: int, style: SceneStyle, *, output_size: tuple[int, int] | None = None) -> tuple[Layout, Drawn]:
-    """A scene in which every object can be seen; the same for the same arguments.
+    """Samples a scene in which every object is visible; the same for the same arguments.
 
     Args:
-        seed: of all lots.
-        style: what they may fall on.
-        output_size: width and height to draw in; None for the scene's own.
+        seed: random seed.
+        style: the distribution of scenes.
+        output_size: width and height of the drawing; None for the scene's own.
     """
     chance = random.Random(seed)
     while True:
@@ -101,7 +101,7 @@ def _sample_place(
     colour: str | None,
     count: int,
 ) -> Placement | None:
-    """A place where an object covers no other one by much; None where none was found."""
+    """Finds a place where the object covers no other one by much; None if none was found."""
     shorter = min(size)
     largest = max(style.max_side / math.sqrt(count), 2 * style.min_side)
     turn = style.max_turn_degrees if happens(chance, 0.5) else style.far_turn_degrees
@@ -125,12 +125,12 @@ def _sample_place(
 
 
 def _between(chance: random.Random, low: float, high: float) -> float:
-    """Nearer to `high` more often."""
+    """A random number between two; values near `high` are more frequent."""
     return low + (high - low) * math.pow(chance.random(), 0.6)
 
 
 def _stands_out(layout: Layout, drawn: Drawn) -> bool:
-    """Whether one can tell each plain shape from what lies around it; every third pixel is looked at."""
+    """Whether each plain shape contrasts with its surroundings; every third pixel is checked."""
     pixels = drawn.pixels[::_STEP, ::_STEP].astype(np.float32)
     for placement, mask in zip(layout.placements, drawn.masks[:, ::_STEP, ::_STEP], strict=True):
         if KINDS_BY_NAME[placement.name].family != SHAPE_FAMILY or not mask.any():

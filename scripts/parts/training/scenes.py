@@ -1,4 +1,4 @@
-"""Scenes: which objects lie where on which background, and how that is drawn."""
+"""The layout of scenes, and how they are drawn."""
 
 import math
 import random
@@ -17,15 +17,15 @@ HALF_COVERED: Final = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """One object's place in a scene.
+    """One object's placement in a scene.
 
     Attributes:
         name: the kind's name.
         colour: one of the kind's colours.
         centre: x and y in pixels of the scene.
-        side: of the square around the upright object, in pixels of the scene.
-        angle_degrees: turned clockwise.
-        mirrored: left and right swapped, before it is turned.
+        side: side of the square around the upright object, in pixels of the scene.
+        angle_degrees: rotation, clockwise.
+        mirrored: whether left and right are swapped, before the rotation.
     """
 
     name: str
@@ -51,8 +51,8 @@ class Drawn:
 
     Attributes:
         pixels: uint8[H, W, 3].
-        masks: bool[N, H, W], of each object what can be seen of it.
-        visible: float[N], the share of each object's area that can be seen, in [0, 1].
+        masks: bool[N, H, W], the visible part of each object.
+        visible: float[N], the visible share of each object's area, in [0, 1].
     """
 
     pixels: NDArray[np.uint8]
@@ -61,7 +61,7 @@ class Drawn:
 
 
 def draw(layout: Layout, *, output_size: tuple[int, int] | None = None) -> Drawn:
-    """Draws a scene, scaled to another size (width, height) where one is given."""
+    """Draws a scene; scales it to `output_size` (width, height) if one is given."""
     width, height = output_size or layout.size
     scale = (width / layout.size[0], height / layout.size[1])
     canvas = draw_background(random.Random(layout.background_seed), (width, height))
@@ -85,7 +85,7 @@ def placed(placement: Placement, scale: tuple[float, float]) -> tuple[NDArray[np
     """An object's pixels in a scene that is scaled by two factors (x, y).
 
     Returns:
-        float32[h, w, 4] in [0, 1], colours multiplied by alpha; and where its upper left pixel lies (x, y).
+        float32[h, w, 4] in [0, 1], colours multiplied by alpha; and the position (x, y) of its upper left pixel.
     """
     level = sprite(placement.name, placement.colour).level_for(placement.side * max(scale))
     angle = math.radians(placement.angle_degrees)

@@ -1,4 +1,4 @@
-"""Pictures of single objects, ready to be placed into a scene: in several sizes and colours."""
+"""Pictures of single objects for scenes, in several sizes and colours."""
 
 import colorsys
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def sprite(name: str, colour: str | None) -> Sprite:
 
 
 def repaint(picture: Image.Image, old: str, new: str) -> Image.Image:
-    """Gives the pixels of one colour another one, with their shades."""
+    """Changes the pixels of one colour to another one, and keeps their shades."""
     pixels = np.asarray(picture)
     hue, saturation, value = (channel / 255.0 for channel in np.moveaxis(_hsv(picture), -1, 0))
     old_hue, new_hue = _hue(old), _hue(new)

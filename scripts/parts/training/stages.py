@@ -1,4 +1,4 @@
-"""The stages of a PaliGemma run: what is trained, on what, and for how long."""
+"""The stages of a PaliGemma run: the trained parts, the data and the duration of each."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -13,15 +13,15 @@ ANSWERS: Final = "answers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """A part of the run.
+    """One stage of the run.
 
     Attributes:
-        name: for the curve.
+        name: its name in the curve.
         trains: VISION (the tower with heads on its patches), SELECTION (the first text layers, which patches a prompt
             means; a step costs a quarter of a whole one) or ANSWERS (everything).
         until: share of the run at which it ends.
         rate: peak learning rate.
-        diet: what batches are made of.
+        diet: the composition of batches.
     """
 
     name: str
@@ -39,9 +39,9 @@ _VISION: Final = Diet(pictures=48, prompts=1)
 
 
 def stages(*, warm: bool) -> list[Stage]:
-    """All stages; a run that starts from other weights leaves the first, easy one out.
+    """Returns all stages; a run that starts from other weights skips the first, easy one.
 
-    Upright objects come first: turned ones at once made the tower learn many times slower.
+    Upright objects come first: with turned ones from the start, the vision tower learned many times slower.
     """
     easy = Stage(
         name="vision, easy", trains=VISION, until=0.08, rate=1.5e-3, diet=replace(_VISION, style=_EASY, plain_share=0.4)

@@ -1,6 +1,6 @@
-"""Several processes that train one model: each takes its part of a step's pictures, and all make the same step.
+"""Trains one model in several processes: each takes a part of a step's pictures, and all make the same step.
 
-On a CPU two processes of one thread are nearly twice as fast as one of two: the model's matrices are small.
+On a CPU two processes with one thread each are nearly twice as fast as one with two, because the matrices are small.
 """
 
 import multiprocessing
@@ -20,11 +20,11 @@ _LOOPBACK: Final = {"GLOO_SOCKET_IFNAME": "lo"}
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """A process's place among those that train together.
+    """A process's rank among those that train together.
 
     Attributes:
         rank: 0 for the first, which keeps the clock, the curve and the state.
-        count: how many there are; one alone shares nothing.
+        count: number of processes; a single one exchanges nothing.
     """
 
     rank: int = 0
@@ -32,11 +32,11 @@ class Together:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes what there is to write."""
+        """Whether this process writes the state and the curve."""
         return self.rank == 0
 
     def mean_gradients(self, weights: Iterable[torch.nn.Parameter]) -> None:
-        """Gives every process the mean of all gradients; a weight that has none anywhere keeps none."""
+        """Gives every process the mean of all gradients; a weight without a gradient in any process keeps none."""
         if self.count == 1:
             return
         weights = list(weights)
@@ -61,8 +61,8 @@ def train_together(count: int, train: Callable[[Together, Any], None], argument:
     """Calls a function in this process, as the first, and in `count - 1` others, on the CPU.
 
     Args:
-        count: of processes; the machine's threads are shared out among them.
-        train: gets its place and the argument; importable, for the others are new processes.
+        count: number of processes; the machine's threads are divided among them.
+        train: called with the rank and the argument; must be importable, because the others are new processes.
         argument: picklable.
     """
     if count == 1:
@@ -89,7 +89,7 @@ def train_together(count: int, train: Callable[[Together, Any], None], argument:
 
 
 def _join(place: Together, meet: Path, train: Callable[[Together, Any], None], argument: Any) -> None:
-    if not place.is_first:  # a signal to the whole group ends the first, which tells the others
+    if not place.is_first:  # a signal to the whole group stops the first process, which stops the others
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.count))

@@ -4,7 +4,7 @@ python scripts/train_paligemma.py --hours 8                                     
 python scripts/train_paligemma.py --hours 8 --warm-from models/paligemma2-demo-224    from other weights
 python scripts/train_paligemma.py --hours 12 --architecture large                     a larger one, for a GPU
 python scripts/train_paligemma.py --hours 8 --processes 2 --compile                   two cores: half as fast again
-Started again with the same folder, it goes on where it was; --export writes what there is without training.
+Started again with the same folder, it resumes; --export writes the current state without training.
 """
 
 import argparse

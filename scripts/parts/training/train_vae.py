@@ -2,7 +2,7 @@
 
 python scripts/train_vae.py --hours 1                 from nothing
 python scripts/train_vae.py --hours 1 --start models/vae-demo.npz
-Started again with the same folder, it goes on where it was; --export writes what there is without training.
+Started again with the same folder, it resumes; --export writes the current state without training.
 """
 
 import argparse

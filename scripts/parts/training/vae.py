@@ -1,4 +1,4 @@
-"""The mask VQ-VAE in PyTorch, for training; served, it runs in Flax (`mask_vae`). Names are the npz file's."""
+"""The mask VQ-VAE in PyTorch, for training; the server runs it in Flax (`mask_vae`). Names are the npz file's."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +34,7 @@ class _Residual(nn.Module):
 
 
 class _Codebook(nn.Module):
-    """The codes' vectors and the running statistics that they are made from."""
+    """The codes' vectors, and the running statistics from which they are computed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _Codebook(nn.Module):
 
 
 class TorchMaskVae(nn.Module):
-    """Masks of 64x64 to 16 codes, and back."""
+    """Encodes masks of 64x64 as 16 codes, and decodes them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class TorchMaskVae(nn.Module):
 
     @classmethod
     def load(cls, file: Path) -> Self:
-        """Reads an npz file; raises CheckpointError where it cannot be used."""
+        """Reads an npz file; raises CheckpointError if it cannot be used."""
         vae = cls()
         vae.load_state_dict({name: torch.from_numpy(array) for name, array in load_arrays(file).items()})
         return vae

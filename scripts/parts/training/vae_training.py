@@ -1,4 +1,4 @@
-"""Trains the mask VQ-VAE: first without codes, then with, at last the decoder alone on codes that stay."""
+"""Trains the mask VQ-VAE: first without codes, then with codes, last the decoder alone on fixed codes."""
 
 from pathlib import Path
 from typing import Final
@@ -21,8 +21,8 @@ _RATE: Final = 1e-3
 _TUNING_RATE: Final = 7e-4
 _COMMITMENT: Final = 0.25
 _EMA: Final = 0.995
-_DEAD_BELOW: Final = 0.1  # of an even share: codes that are used so seldom are given to some other vector
-_REVIVED: Final = 0.5  # of an even share: how large they count at first
+_DEAD_BELOW: Final = 0.1  # of an even share: codes that are used less are moved to another vector
+_REVIVED: Final = 0.5  # of an even share: the count with which moved codes start
 _STEEPNESS: Final = 6.0
 _LOG_STEPS: Final = 100
 _KMEANS_MASKS: Final = 4096
@@ -30,13 +30,13 @@ _KMEANS_ROUNDS: Final = 20
 
 
 class VaeTraining:
-    """One run; `run` does all of it, or what an earlier session left."""
+    """One run; `train` starts it, or resumes it from its saved state."""
 
     def __init__(self, run: Run, *, seed: int, start: Path | None, device: str = "cpu") -> None:
         """Args:
-        run: where the state lies.
-        seed: of the masks.
-        start: an npz file to go on from, with its codes: the plain phase is left out then.
+        run: the run's folder and clock.
+        seed: random seed of the masks.
+        start: an npz file to start from, with its codes; the phase without codes is then skipped.
         device: `cpu` or `cuda`.
         """
         self._run = run
@@ -57,7 +57,7 @@ class VaeTraining:
         self._held_out = torch.from_numpy(sample_masks(_HELD_OUT_SEED, _HELD_OUT)).to(device)
 
     def train(self) -> None:
-        """Trains to the end of the run's time, saving now and then."""
+        """Trains to the end of the run's time, and saves at intervals."""
         if not self._tuned:
             for step in self._run.steps("plain autoencoder", _PLAIN_UNTIL):
                 self._step(step, "plain")
@@ -67,7 +67,7 @@ class VaeTraining:
             for step in self._run.steps("with codes", _CODES_UNTIL):
                 self._step(step, "codes")
             if self._run.share >= _CODES_UNTIL:
-                self._place_codes(self.vae.codebook)  # running means lag behind, and leave codes unused
+                self._place_codes(self.vae.codebook)  # running means lag behind and leave some codes unused
                 self._codes_stay = True
         for step in self._run.steps("decoder alone"):  # none after a signal
             self._step(step, "decoder")
@@ -86,7 +86,7 @@ class VaeTraining:
 
     @torch.no_grad()
     def held_out_iou(self) -> torch.Tensor:
-        """float[N]: IoU of encode and decode for masks that were never trained on."""
+        """float[N]: IoU after encoding and decoding, for masks that are not used in training."""
         decoded = self.vae.decode(self.vae.encode(self._held_out)) > 0
         true = self._held_out > HALF_COVERED
         return (decoded & true).sum((1, 2)) / (decoded | true).sum((1, 2))
@@ -109,7 +109,7 @@ class VaeTraining:
             self.save()
 
     def _rate(self, phase: str) -> float:
-        """Falls to a tenth over the codes phase, and again over the decoder's."""
+        """Learning rate: falls to a tenth over the phase with codes, and again over the decoder's."""
         if phase == "plain":
             return _RATE
         low, high = (0.0 if self._tuned else _PLAIN_UNTIL, _CODES_UNTIL) if phase == "codes" else (_CODES_UNTIL, 1.0)
@@ -134,7 +134,7 @@ class VaeTraining:
 
     @torch.no_grad()
     def _update_codebook(self, vectors: torch.Tensor, codes: torch.Tensor) -> None:
-        """Moves each code towards the vectors that chose it; codes that little chooses share a place that much does."""
+        """Moves each code towards the vectors that chose it; moves rarely chosen codes to frequently chosen places."""
         book = self.vae.state_dict()
         sizes, sums = book["_vq_vae._ema_cluster_size"], book["_vq_vae._ema_w"]
         chosen = nn.functional.one_hot(codes, layout.CODEBOOK_SIZE).float()
@@ -150,7 +150,7 @@ class VaeTraining:
 
     @torch.no_grad()
     def _place_codes(self, centres: torch.Tensor | None = None) -> None:
-        """k-means on the encoder's vectors, from some of them or from other centres."""
+        """Runs k-means on the encoder's vectors, starting from some of them or from given centres."""
         masks = torch.from_numpy(sample_masks(self._seed - 1, _KMEANS_MASKS)).to(self._device)
         vectors = self.vae.encoder(2 * (masks[:, None] - 0.5)).permute(0, 2, 3, 1).reshape(-1, layout.EMBEDDING_SIZE)
         if centres is None:
@@ -166,7 +166,7 @@ class VaeTraining:
         self._has_codes = True
 
     def _start_statistics(self) -> None:
-        """As if all codes had been chosen equally often."""
+        """Sets the statistics as if all codes had been chosen equally often."""
         even = _BATCH * layout.CODES_PER_MASK / layout.CODEBOOK_SIZE
         book = self.vae.state_dict()
         book["_vq_vae._ema_cluster_size"].fill_(even)
@@ -174,12 +174,12 @@ class VaeTraining:
 
 
 def _scale(vectors: torch.Tensor) -> torch.Tensor:
-    """The vectors' own squared length, so that the commitment's weight does not depend on it."""
+    """The vectors' squared length, by which the commitment loss is divided so that its weight does not depend on it."""
     return vectors.detach().square().sum(1).mean().clamp_min(1e-6)
 
 
 def _reconstruction(decoded: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Squared error to -1 and 1, and what is missing of a soft IoU."""
+    """Squared error to -1 and 1, plus 1 - soft IoU."""
     soft = torch.sigmoid(_STEEPNESS * decoded)
     overlap = (soft * masks).sum((1, 2)) / (soft + masks - soft * masks).sum((1, 2)).clamp_min(1e-6)
     return nn.functional.mse_loss(decoded, 2 * masks - 1) + (1 - overlap).mean()

@@ -1,4 +1,4 @@
-"""The demo model's tokenizer and processor: few words, letters for all others, `<loc>` and `<seg>` tokens."""
+"""The demo model's tokenizer and processor: a few words, letters for other words, `<loc>` and `<seg>` tokens."""
 
 from typing import Any, Final
 
@@ -13,11 +13,11 @@ LOC_TOKENS: Final = tuple(map(loc_token, range(LOC_BINS)))
 SEG_TOKENS: Final = tuple(map(seg_token, range(SEG_CODES)))
 _SPACE: Final = "▁"
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
-_WORD_SCORE, _LETTER_SCORE = -3.0, -12.0  # a word is taken where it fits, letters for the rest
+_WORD_SCORE, _LETTER_SCORE = -3.0, -12.0  # whole words are preferred to letters
 
 
 def make_tokenizer() -> Any:
-    """Lower-cases; `segment red car` becomes one token for each word, with the space before it."""
+    """A lower-casing tokenizer; `segment red car` becomes one token per word, each with the space before it."""
     words = [*TASKS, *(f"{_SPACE}{word}" for word in all_words())]
     vocabulary = [
         *((token, 0.0) for token in (PAD, EOS, BOS, UNKNOWN)),
@@ -28,7 +28,7 @@ def make_tokenizer() -> Any:
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=3, byte_fallback=False))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace(" ", _SPACE)])
     tokenizer.decoder = decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.Fuse()])
-    # The processor gives the answer as a pair, to train on: its tokens have type 1.
+    # For training the processor passes the answer as the second text of a pair: its tokens have type 1.
     tokenizer.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
     tokenizer.add_special_tokens([PAD, EOS, BOS, UNKNOWN])
     tokenizer.add_tokens([AddedToken(token) for token in (*LOC_TOKENS, *SEG_TOKENS)])  # special ones would be skipped
@@ -45,7 +45,7 @@ def make_tokenizer() -> Any:
 
 
 def make_processor(tokenizer: Any, *, image_size: int, image_tokens: int) -> Any:
-    """The processor of a model with this tokenizer and so many pixels and image tokens."""
+    """The processor of a model with this tokenizer, image size in pixels and number of image tokens."""
     images = SiglipImageProcessor(
         size={"height": image_size, "width": image_size},
         image_mean=[0.5, 0.5, 0.5],

@@ -1,4 +1,4 @@
-"""Proves a running server right on its own weights.
+"""Verifies a running server on its own weights.
 
 Compares its answers with those of transformers' `generate` on the same checkpoint, loaded in this process with the
 server's own settings, which are read from the same variables (MODEL_ID, MODELS_DIR, DTYPE, QUANTIZATION, GRAMMAR,
@@ -7,10 +7,10 @@ VAE_CHECKPOINT and the others of docs/reference/settings.md).
     python scripts/verify.py --model-id google/paligemma2-3b-mix-448
     python scripts/verify.py --pictures holiday --prompt 'segment dog' --prompt 'detect dog ; cat'
 
-In float32 the tokens must be the same. In bfloat16, float16 and with quantised weights rounding may decide otherwise:
-there 95 % of the boxes must be within 2 bins of 1024 or have an IoU of 0.9, of the masks an IoU of 0.9, and of the
-tokens must be as likely as the likeliest, within half a nat. Where the server's grammar keeps an answer well-formed, it
-is compared with the free one up to where that is malformed, and each token with the likeliest that the grammar allows.
+In float32 the tokens must be the same. In bfloat16 and float16 and with quantised weights, rounding may change a token.
+There 95 % of the boxes must be within 2 bins of 1024 or have an IoU of 0.9, 95 % of the masks must have an IoU of 0.9,
+and 95 % of the tokens must be within half a nat of the likeliest token. If the server's grammar is on, an answer is
+compared with the free one up to the first malformed token of that, and each token with the likeliest allowed token.
 
 The checkpoint is loaded a second time, beside the server's own; nothing is downloaded unless HF_HUB_OFFLINE=0 is set.
 
@@ -61,8 +61,8 @@ def main() -> int:
 
 
 def verify(arguments: argparse.Namespace, environ: dict[str, str]) -> int:
-    """Asks, compares, prints; returns the exit status."""
-    own_id = environ.get("MODEL_ID") or arguments.model_id  # which the mask decoder goes by, whatever model is compared
+    """Asks the server, compares and prints; returns the exit status."""
+    own_id = environ.get("MODEL_ID") or arguments.model_id  # the mask decoder uses it, whichever model is compared
     settings = replace(EngineConfig.from_env(environ), model_id=arguments.model_id or own_id)
     config = as_served(settings, device=arguments.device)
     cases = _cases(arguments, config)
@@ -130,7 +130,7 @@ def _device(text: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The server's variables, as they are set here."""
+    """The server's variables as set in this process's environment."""
     models_dir = os.environ.get("MODELS_DIR") or os.environ.get("MODEL_DIR") or str(MODELS_DIR)
     return {**os.environ, "MODELS_DIR": models_dir}
 

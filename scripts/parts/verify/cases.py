@@ -1,4 +1,4 @@
-"""Pictures and prompts to compare answers on: drawn ones, or a folder of the user's."""
+"""Pictures and prompts to compare answers on: drawn ones, or those of a folder."""
 
 import io
 import itertools
@@ -27,14 +27,14 @@ DRAWN_SIZES: Final = ((320, 240), (97, 641), (448, 448))  # width and height
 SMALL_SIZE: Final = (61, 53)
 JPEG_QUALITY: Final = 90
 ORIENTATION_TAG: Final = 0x0112
-# EXIF's value, and how pixels that are stored so become upright (EXIF 2.32, tag Orientation).
+# EXIF's value, and the transposition that makes such pixels upright (EXIF 2.32, tag Orientation).
 ORIENTATIONS: Final = ((6, Image.Transpose.ROTATE_270), (7, Image.Transpose.TRANSVERSE))
 WHITE: Final = (255, 255, 255)
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An encoded picture, and its pixels as they must reach the model before they are resized: RGB and upright."""
+    """An encoded picture, and its pixels before resizing as the model must get them: RGB and upright."""
 
     name: str
     encoded: bytes
@@ -50,14 +50,14 @@ class Case:
 
     @property
     def name(self) -> str:
-        """How reports call it."""
+        """Its name in reports."""
         return f"{self.picture.name}: {self.prompt}"
 
 
 def drawn_cases(count: int) -> list[Case]:
-    """The sample, and drawn scenes as JPEG and PNG, of odd sizes, turned by EXIF, with transparency; `count` pictures.
+    """The sample and drawn scenes, `count` pictures: JPEG and PNG, odd sizes, EXIF orientations, transparency.
 
-    Each scene is asked for one object, for several, for one that is not there, for a box and for a caption.
+    The prompts of each scene ask for one object, several, an absent one, a box and a caption.
     """
     sample = Picture("sample.png", SAMPLE.read_bytes(), Image.open(SAMPLE).convert("RGB"))
     cases = [Case(sample, prompt) for prompt in SAMPLE_PROMPTS]
@@ -67,10 +67,10 @@ def drawn_cases(count: int) -> list[Case]:
 
 
 def folder_cases(folder: Path, prompts: Sequence[str], limits: ImageLimits, count: int) -> tuple[list[Case], list[str]]:
-    """The first pictures of a folder with these prompts, and why others of its files were left out.
+    """The first `count` pictures of a folder with these prompts, and the reasons why other files were left out.
 
     Raises:
-        CannotVerify: there is no picture that the server would take.
+        CannotVerify: the folder has no picture that the server accepts.
     """
     if not folder.is_dir():
         raise CannotVerify(f"{folder} is no folder; name one with pictures")
@@ -121,7 +121,7 @@ def _as_png(name: str, image: Image.Image) -> Picture:
 
 
 def _turned(image: Image.Image, orientation: int, to_upright: Image.Transpose) -> Picture:
-    """A JPEG as a camera that was held otherwise stores it."""
+    """A JPEG as a turned camera stores it: pixels not upright, with an EXIF orientation."""
     from_upright = Image.Transpose.ROTATE_90 if to_upright is Image.Transpose.ROTATE_270 else to_upright
     exif = Image.Exif()
     exif[ORIENTATION_TAG] = orientation
@@ -131,7 +131,7 @@ def _turned(image: Image.Image, orientation: int, to_upright: Image.Transpose) -
 
 
 def _transparent(image: Image.Image) -> Picture:
-    """A PNG whose right quarter is transparent, with colours below that must not be seen: it is laid on white."""
+    """A PNG whose right quarter is transparent; the colours there must not reach the model, which sees white."""
     visible = Image.new("L", image.size, 255)
     hidden = (image.width * 3 // 4, 0, image.width, image.height)
     visible.paste(0, hidden)

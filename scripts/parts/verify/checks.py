@@ -1,4 +1,4 @@
-"""The rows of the table: what was compared, how often it agreed, and the worst that was seen."""
+"""The rows of the table: what was compared, how often it agreed, and the largest difference."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from parts.verify.decoder import (
 from parts.verify.reference import Reference
 
 MASK_TOLERANCE: Final = 1e-3  # of raw masks, which reach from about -1 to 1
-LEAST_ROUND_TRIP_IOU: Final = 0.7  # of plain shapes, which either mask decoder draws better
+LEAST_ROUND_TRIP_IOU: Final = 0.7  # of plain shapes; both mask decoders reach more
 
 PICTURES: Final = "pictures"
 TOKENS: Final = "tokens"
@@ -54,9 +54,9 @@ class Check:
         unit: what `cases` counts.
         cases: how many were compared.
         agreed: how many of them agreed.
-        worst: the largest difference, in the words of the table.
+        worst: the largest difference, as text for the table.
         passed: whether enough agreed.
-        note: what else there is to say.
+        note: further text.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Check:
 
 
 def check_pictures(reference: Reference, cases: Sequence[Case], answers: Sequence[Answer]) -> Check:
-    """What the model saw of each picture, and the size that the server read, against the picture as it is."""
+    """Compares each picture as the model saw it, and the size that the server read, with the true picture."""
     seen = {case.picture.name: (case.picture, answer) for case, answer in zip(cases, answers, strict=True)}
     agreed, worst = 0, 0
     for picture, answer in seen.values():
@@ -82,7 +82,7 @@ def check_pictures(reference: Reference, cases: Sequence[Case], answers: Sequenc
 
 
 def check_answers(compared: Sequence[Comparison], decoders: Decoders, tolerance: Tolerance) -> list[Check]:
-    """The server's answers against those of `generate`: tokens, choices, log-probabilities, boxes and masks."""
+    """Compares the server's answers with those of `generate`: tokens, choices, log-probabilities, boxes and masks."""
     gaps = [gap for one in compared for gap in one.followed.gaps.tolist()]
     apart = [difference for one in compared for difference in one.logprob_differences()]
     return [
@@ -96,7 +96,7 @@ def check_answers(compared: Sequence[Comparison], decoders: Decoders, tolerance:
 def check_load(
     cases: Sequence[Case], alone: Sequence[Answer], loaded: Sequence[Answer], clients: int, tolerance: Tolerance
 ) -> Check:
-    """Answers to requests that were served together against the answers to the same requests alone."""
+    """Compares the answers to requests under load with the answers to the same requests alone."""
     differences = [_apart(one, other, tolerance) for one, other in zip(alone, loaded, strict=True)]
     agreed = sum(difference is None for difference in differences)
     wrong = [case.name for case, difference in zip(cases, differences, strict=True) if difference is not None]
@@ -106,7 +106,7 @@ def check_load(
 
 
 def check_decoder(decoders: Decoders, decode: Callable[[Codes], Masks], compared: Sequence[Comparison]) -> list[Check]:
-    """Masks of Triton's mask_decoder for codes of the answers, of known shapes, and random ones."""
+    """Checks Triton's mask_decoder with the answers' codes, codes of known shapes, and random ones."""
     found = [found for one in compared for found in objects_of(one.served) if found.codes is not None]
     codes = sample_codes(found, decoders.vae.encode(known_shapes()))
     served = decode(codes)
@@ -125,7 +125,7 @@ def check_decoder(decoders: Decoders, decode: Callable[[Codes], Masks], compared
 
 
 def _check_tokens(compared: Sequence[Comparison], tolerance: Tolerance) -> Check:
-    """The server's tokens against those of `generate`."""
+    """Compares the server's tokens with those of `generate`."""
     counts = {verdict: sum(one.verdict is verdict for one in compared) for verdict in Verdict}
     agreed = len(compared) - counts[Verdict.DIFFERENT]
     notes = []
@@ -139,7 +139,7 @@ def _check_tokens(compared: Sequence[Comparison], tolerance: Tolerance) -> Check
 
 
 def _check_objects(compared: Sequence[Comparison], decoders: Decoders, tolerance: Tolerance) -> list[Check]:
-    """Boxes and masks of the served answers against those of `generate`, where its answer is well-formed."""
+    """Compares the served boxes and masks with those of `generate`, for its well-formed answers."""
     comparable = [one for one in compared if one.expected.malformed_at is None and _must_agree(one, tolerance)]
     pairs = [pair for one in comparable for pair in one.object_pairs()]
     both = [(served, expected) for served, expected in pairs if served is not None and expected is not None]
@@ -161,12 +161,12 @@ def _check_objects(compared: Sequence[Comparison], decoders: Decoders, tolerance
 
 
 def _must_agree(one: Comparison, tolerance: Tolerance) -> bool:
-    """Where no bin may differ, answers that rounding has led apart are compared by their tokens only."""
+    """Whether boxes must agree: if no bin may differ, answers that differ by rounding are compared by tokens only."""
     return tolerance.box_bins > 0 or one.verdict is not Verdict.ROUNDING
 
 
 def _apart(alone: Answer, loaded: Answer, tolerance: Tolerance) -> str | None:
-    """What is different in two answers of the server, None for nothing that counts."""
+    """Describes the difference between two answers of the server; None if there is none beyond the tolerance."""
     if len(alone.targets) != len(loaded.targets) or not np.array_equal(alone.input_image, loaded.input_image):
         return "another picture"
     different = (
@@ -181,7 +181,7 @@ def _targets_apart(alone: TargetAnswer, loaded: TargetAnswer, tolerance: Toleran
         apart = [abs(one.logprob - other.logprob) for one, other in zip(alone.tokens, loaded.tokens, strict=True)]
         worst = max(apart, default=0.0)
         return None if worst <= tolerance.logprob else f"{worst:.3f} nats"
-    # Both chose the likeliest token there: where rounding decides, the two are nearly as likely.
+    # Both chose the likeliest token there; if rounding decided, the two tokens are nearly equally likely.
     chosen = [answer.tokens[position].logprob for answer in (alone, loaded) if position < len(answer.tokens)]
     objects, others = objects_of(alone), objects_of(loaded)
     is_near = tolerance.box_bins == 0 or (

@@ -1,4 +1,4 @@
-"""One target's answer from the server against the one that `generate` gives."""
+"""Compares the server's answer to one target with the one of `generate`."""
 
 import enum
 import itertools
@@ -21,15 +21,15 @@ from parts.verify.reference import Followed, Reference
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far right answers may lie apart.
+    """The largest differences between right answers.
 
     Attributes:
-        gap: by how much another token may be likelier than the one that was chosen, in nats: rounding decides there.
-        logprob: between log-probabilities of a token, in nats.
-        box_bins: between edges of two boxes, in bins of 1/1024 of a side.
-        box_iou: of two boxes that lie further apart, at least: edges that the model is not sure of move by more.
-        mask_iou: of two masks, at least.
-        share: of the cases that must agree.
+        gap: by how many nats another token may be likelier than the chosen one; rounding decides between such tokens.
+        logprob: largest difference of a token's log-probabilities, in nats.
+        box_bins: largest distance between edges of two boxes, in bins of 1/1024 of a side.
+        box_iou: least IoU of two boxes with a larger distance, because uncertain edges move by more.
+        mask_iou: least IoU of two masks.
+        share: least share of the cases that must agree.
     """
 
     gap: float
@@ -46,7 +46,7 @@ ROUNDED: Final = Tolerance(gap=0.5, logprob=0.5, box_bins=2, box_iou=0.9, mask_i
 
 
 class Verdict(enum.Enum):
-    """How an answer compares."""
+    """The result of comparing two answers."""
 
     EQUAL = "the same tokens"
     MALFORMED = "the same tokens, up to where the free answer is malformed"
@@ -62,10 +62,10 @@ class Comparison:
         case: the request.
         asked: the target.
         served: the server's answer.
-        expected: what it must be.
-        followed: the served tokens as `generate` sees them.
-        common: how many leading tokens are the same.
-        verdict: how they compare.
+        expected: the answer that it must be.
+        followed: what `generate` computes for the served tokens.
+        common: number of equal leading tokens.
+        verdict: the result.
     """
 
     case: Case
@@ -78,7 +78,7 @@ class Comparison:
 
     @classmethod
     def of(cls, reference: Reference, case: Case, served: TargetAnswer, asked: TargetPrompt, job: "Job") -> Self:
-        """Lets `generate` answer the same target, and follow the server's answer where that is another."""
+        """Has `generate` answer the same target, and follow the server's answer if that differs."""
         upright = case.picture.upright
         generated = reference.generate(upright, asked, job.max_new_tokens)
         expected = expect(reference, generated, asked, grammar=job.grammar)
@@ -91,20 +91,20 @@ class Comparison:
         return cls(case, asked, served, expected, followed, common, verdict)
 
     def logprob_differences(self) -> list[float]:
-        """Of each served token, between the server and `generate`, in nats."""
+        """Differences between the server's and `generate`'s log-probability of each served token, in nats."""
         served = np.array([token.logprob for token in self.served.tokens], np.float32)
         count = min(len(served), len(self.followed.logprobs))
         apart: list[float] = np.abs(served[:count] - self.followed.logprobs[:count]).tolist()
         return apart
 
     def object_pairs(self) -> list[tuple[ParsedObject | None, ParsedObject | None]]:
-        """The objects of the server's answer and of the expected one, in order; None where one has no more."""
+        """Pairs the objects of the served and the expected answer in order; None if one has fewer."""
         return list(itertools.zip_longest(objects_of(self.served), _objects(self.expected.texts)))
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What answers are compared by: the bound on their tokens, whether the grammar is on, the tolerance."""
+    """Settings of the comparison: the bound on tokens, whether the grammar is on, the tolerance."""
 
     max_new_tokens: int
     grammar: bool
@@ -112,7 +112,7 @@ class Job:
 
 
 def compare(reference: Reference, cases: Sequence[Case], answers: Sequence[Answer], job: Job) -> Iterator[Comparison]:
-    """Each target of each case; a target that the server left out counts as one without tokens."""
+    """Compares each target of each case; a target that the server left out counts as an answer without tokens."""
     for case, answer in zip(cases, answers, strict=True):
         for index, asked in enumerate(split_prompt(case.prompt)):
             served = answer.targets[index] if index < len(answer.targets) else TargetAnswer(asked.target, (), "missing")
@@ -131,13 +131,13 @@ def bins_apart(first: ParsedObject, second: ParsedObject) -> int:
 
 
 def boxes_agree(first: ParsedObject, second: ParsedObject, tolerance: Tolerance) -> bool:
-    """Whether two boxes lie as close together as right ones do."""
+    """Whether two boxes are within the tolerance."""
     near = bins_apart(first, second) <= tolerance.box_bins
     return near or box_iou(first.box_xyxy, second.box_xyxy) >= tolerance.box_iou
 
 
 def first_difference(first: TargetAnswer, second: TargetAnswer) -> int | None:
-    """Index of the first token that differs, or of the end; None for answers with the same tokens and the same end."""
+    """Index of the first token that differs, or of the end; None if tokens and ends are the same."""
     texts, others = ([token.text for token in answer.tokens] for answer in (first, second))
     if texts == others and first.finish_reason == second.finish_reason:
         return None
@@ -157,7 +157,7 @@ def _verdict(served: TargetAnswer, expected: Expected, followed: Followed, commo
         return Verdict.DIFFERENT
     if expected.malformed_at is not None and common >= expected.malformed_at:
         return Verdict.MALFORMED
-    # At the first token that differs, be it the end token, which has no text.
+    # At the first token that differs; that may be the end token, which has no text.
     if common < len(followed.gaps) and followed.gaps[common] <= job.tolerance.gap:
         return Verdict.ROUNDING
     return Verdict.DIFFERENT

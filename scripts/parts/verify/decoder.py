@@ -1,4 +1,4 @@
-"""Masks of Triton's mask_decoder against two decoders in this process: the project's, and one in PyTorch."""
+"""Compares Triton's mask_decoder with two decoders in this process: the project's, and one in PyTorch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from mask_vae.checkpoint import Arrays, load_arrays
 from mask_vae.vae import NO_CODE
 from paligemma_tokens import ParsedObject, to_tensors
 
-RANDOM_ROWS: Final = 24  # beside those of the answers: more than one of the decoder's groups
+RANDOM_ROWS: Final = 24  # in addition to the answers' codes: more than one of the decoder's groups
 RADIUS: Final = 0.95  # of half the mask's side
 HOLE_RADIUS: Final = 0.45
 Codes = NDArray[np.int32]
@@ -31,7 +31,7 @@ class Decoders:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Both from one file; raises CheckpointError where it cannot be used."""
+        """Loads both from one file; raises CheckpointError if it cannot be used."""
         arrays = load_arrays(path)
         return cls(MaskVae(arrays), arrays)
 
@@ -61,7 +61,7 @@ def round_trip_ious(vae: MaskVae, decode: Callable[[Codes], Masks]) -> list[floa
 
 
 def mask_iou(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Intersection over union; 1 where both are empty."""
+    """Intersection over union; 1 if both are empty."""
     union = int((first | second).sum())
     return int((first & second).sum()) / union if union else 1.0
 

@@ -1,4 +1,4 @@
-"""What keeps a server from being verified."""
+"""Why a server cannot be verified."""
 
 
 class CannotVerify(Exception):

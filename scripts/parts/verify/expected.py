@@ -1,4 +1,4 @@
-"""What the server must answer, given what `generate` wrote freely."""
+"""Derives the answer that the server must give from the free answer of `generate`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ PIECE_SPACE: Final = "\u2581"  # how SentencePiece writes a space
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The answer that the server must give to a target, if rounding does not come in between.
+    """The answer that the server must give to a target, apart from rounding.
 
     Attributes:
-        token_ids: with the end token where the answer ends by it.
-        texts: of the tokens without the end token.
-        finish_reason: as the server says it.
-        malformed_at: index of the first token that the grammar does not allow, None where it allows all. From there on
-            a server that keeps answers well-formed must answer otherwise.
-        followed: the tokens as `generate` sees them.
+        token_ids: ids of the tokens, with the end token if there is one.
+        texts: texts of the tokens, without the end token.
+        finish_reason: as the server names it.
+        malformed_at: index of the first token that the grammar does not allow; None if it allows all. From there on a
+            server with the grammar must give another answer.
+        followed: what `generate` computes for the tokens.
     """
 
     token_ids: tuple[int, ...]
@@ -36,7 +36,7 @@ class Expected:
 
 
 def expect(reference: Reference, generated: Generated, asked: TargetPrompt, *, grammar: bool) -> Expected:
-    """The free answer, ended where the server ends it because an object is repeated."""
+    """The free answer, cut where the server would stop it because an object is repeated."""
     vocabulary, tokenizer = reference.checkpoint.vocabulary, reference.checkpoint.processor.tokenizer
     token_ids = generated.token_ids
     has_ended = token_ids[-1] in vocabulary.eos_ids
@@ -53,7 +53,7 @@ def expect(reference: Reference, generated: Generated, asked: TargetPrompt, *, g
 
 
 def served_ids(reference: Reference, served: TargetAnswer, expected: Expected) -> tuple[int, ...]:
-    """The ids of a served answer's tokens, the end token included; up to the first whose text does not tell its id."""
+    """Ids of a served answer's tokens with the end token, up to the first token whose text does not identify its id."""
     tokenizer = reference.checkpoint.processor.tokenizer
     vocabulary = tokenizer.get_vocab()
     texts = [token.text for token in served.tokens]
@@ -70,6 +70,6 @@ def served_ids(reference: Reference, served: TargetAnswer, expected: Expected) -
 
 
 def common_length(first: Sequence[str], second: Sequence[str]) -> int:
-    """How many leading texts are the same."""
+    """Number of equal leading texts."""
     pairs = zip(first, second, strict=False)
     return next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))

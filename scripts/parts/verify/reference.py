@@ -1,4 +1,4 @@
-"""The same checkpoint in this process, loaded as the server loads it and run by transformers' own `generate`."""
+"""The same checkpoint in this process, loaded as the server loads it and run by transformers' `generate`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,17 +21,17 @@ from paligemma_engine.memory.release import free_gpu_bytes
 from paligemma_engine.requests.prepared import TargetPrompt
 from parts.verify.errors import CannotVerify
 
-WORKSPACE_BYTES: Final = 2 << 30  # of a prefill at 896 px with its scores, and of the libraries
+WORKSPACE_BYTES: Final = 2 << 30  # for a prefill at 896 px with its attention scores, and for the libraries
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """An answer's tokens as `generate` sees them, each after those before it.
+    """What `generate` computes for an answer's tokens, each given those before it.
 
     Attributes:
-        logprobs: float32[T], of the tokens, under the full distribution.
-        gaps: float32[T], by how much the best token that the grammar allows is likelier, in nats; inf for a token that
-            it does not allow.
+        logprobs: float32[T], the tokens' log-probabilities under the full distribution.
+        gaps: float32[T], by how many nats the likeliest allowed token is likelier; inf for a token that the grammar
+            does not allow.
     """
 
     logprobs: NDArray[np.float32]
@@ -40,14 +40,14 @@ class Followed:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What `generate` wrote: token ids, the end token among them where it came, and how likely they were."""
+    """An answer of `generate`: token ids, with the end token if it was reached, and their log-probabilities."""
 
     token_ids: tuple[int, ...]
     followed: Followed
 
 
 def as_served(config: EngineConfig, *, device: str | None) -> EngineConfig:
-    """The settings with a device for the reference, and with the dtype that the server has, wherever that runs."""
+    """The settings with the reference's device, and with the dtype that the server uses on its own device."""
     served_on = "cuda:0" if torch.cuda.is_available() else "cpu"
     served = dataclasses.replace(config, device=served_on)
     if device is None or torch.device(device).type == torch.device(served_on).type:
@@ -56,7 +56,7 @@ def as_served(config: EngineConfig, *, device: str | None) -> EngineConfig:
 
 
 def find_files(config: EngineConfig) -> CheckpointFiles:
-    """Where the checkpoint is; the server has fetched it already. Raises EngineError where it is not there."""
+    """Finds the checkpoint, which the server has downloaded already. Raises EngineError if it is missing."""
     folder, adapter = find_checkpoint(config), None
     if base := base_of(folder):
         adapter, folder = folder, find_checkpoint(dataclasses.replace(config, model_id=base))
@@ -64,7 +64,7 @@ def find_files(config: EngineConfig) -> CheckpointFiles:
 
 
 def weight_bytes(config: EngineConfig, files: CheckpointFiles) -> int:
-    """What a checkpoint's weights take in memory; raises ModelFailed where a file cannot be read."""
+    """Bytes of a checkpoint's weights in memory; raises ModelFailed if a file cannot be read."""
     return size_of(files.folder).numbers * torch_dtype(config).itemsize
 
 
@@ -81,7 +81,7 @@ class Reference:
         _require_room(config, files)
         self.checkpoint: Checkpoint = load_files(config, files)
         self._model, self._processor = self.checkpoint.model, self.checkpoint.processor
-        own = self._model.generation_config  # may ask for beams, penalties or a cache of another kind
+        own = self._model.generation_config  # may set beams, penalties or another kind of cache
         self._model.generation_config = GenerationConfig(
             bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
         )
@@ -89,16 +89,16 @@ class Reference:
 
     @property
     def is_exact(self) -> bool:
-        """Whether two right implementations must choose the same tokens."""
+        """Whether all right implementations choose the same tokens."""
         return bool(self._model.dtype == torch.float32) and not self.checkpoint.is_quantized
 
     @property
     def dtype(self) -> str:
-        """What the model computes in."""
+        """The dtype that the model computes in."""
         return str(self._model.dtype).removeprefix("torch.")
 
     def input_image(self, upright: Image.Image) -> NDArray[np.uint8]:
-        """uint8[R, R, 3]: what the model sees of a picture, read back from the processor's pixel values."""
+        """uint8[R, R, 3]: a picture as the model sees it, recovered from the processor's pixel values."""
         processor = self._processor.image_processor
         values: NDArray[np.float32] = processor(images=upright, return_tensors="np")["pixel_values"][0]
         levels = values.transpose(1, 2, 0) * np.array(processor.image_std) + np.array(processor.image_mean)
@@ -110,7 +110,7 @@ class Reference:
         return self._generate(upright, asked, max_new_tokens=max_new_tokens)
 
     def follow(self, upright: Image.Image, asked: TargetPrompt, token_ids: Sequence[int]) -> Followed:
-        """What `generate` thinks of an answer, the end token included, when it is made to write it."""
+        """Forces `generate` to write an answer, the end token included, and returns what it computes for it."""
         if not token_ids:  # a target that was not answered
             return Followed(np.zeros(0, np.float32), np.zeros(0, np.float32))
         prompt_length: list[int] = []
@@ -141,7 +141,7 @@ class Reference:
         return Generated(tuple(token_ids.tolist()), Followed(chosen.cpu().numpy(), gaps.cpu().numpy()))
 
     def _allowed(self, asked: TargetPrompt, token_ids: Sequence[int]) -> NDArray[np.bool_]:
-        """bool[T, V]: what the grammar allows at each token."""
+        """bool[T, V]: the tokens that the grammar allows at each position."""
         states = [self.grammar.start[asked.task]]
         for token_id in token_ids[:-1]:
             states.append(int(self.grammar.next_state[states[-1], self.grammar.classes[token_id]]))

@@ -1,4 +1,4 @@
-"""What is printed: the settings, the table, answers that differ, and what to do about them."""
+"""Formats the table, the answers that differ, and advice."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ def table(rows: Sequence[Check]) -> str:
 
 
 def conclusion(rows: Sequence[Check], compared: Sequence[Comparison]) -> str:
-    """Whether the server is right; where not, the first answers that differ and what to do."""
+    """Says whether the server is right; if not, shows the first answers that differ, and advice."""
     failed = [row.name for row in rows if not row.passed]
     if not failed:
         return "The server answers as it must on this checkpoint."
@@ -66,12 +66,12 @@ def conclusion(rows: Sequence[Check], compared: Sequence[Comparison]) -> str:
 
 
 def differences(compared: Sequence[Comparison]) -> list[Comparison]:
-    """The answers with other tokens than they must have."""
+    """The answers whose tokens are not the expected ones."""
     return [one for one in compared if one.verdict is Verdict.DIFFERENT]
 
 
 def as_json(settings: dict[str, Any], rows: Sequence[Check], compared: Sequence[Comparison]) -> dict[str, Any]:
-    """All of it, for a file."""
+    """Returns all results as JSON data."""
     return {
         "passed": all(row.passed for row in rows),
         "settings": settings,

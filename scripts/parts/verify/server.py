@@ -1,4 +1,4 @@
-"""The running server, asked over gRPC."""
+"""Sends requests to the running server over gRPC."""
 
 import random
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ class Server:
     """A server's `paligemma` and `mask_decoder`; a context."""
 
     def __init__(self, address: str, model_id: str, *, max_new_tokens: int) -> None:
-        """Takes host and port of Triton's gRPC, the model that shall answer, and a bound on each target's answer."""
+        """`address`: host and port of Triton's gRPC. `model_id`: the model. `max_new_tokens`: for each target."""
         self._address = address
         self._model_id = model_id
         self._max_new_tokens = max_new_tokens
@@ -44,19 +44,19 @@ class Server:
         self._client.close()
 
     def ask(self, case: Case) -> Answer:
-        """The answer of `paligemma` to a case; raises CannotVerify where the server refuses it."""
+        """Returns `paligemma`'s answer to a case; raises CannotVerify if the server refuses it."""
         inputs = segment_inputs(case.picture.encoded, case.prompt, self._max_new_tokens, self._model_id)
         return _read(self._infer("paligemma", inputs, what=case.name))
 
     def ask_many(self, cases: Sequence[Case], *, clients: int) -> list[Answer]:
-        """The answers to all cases, in their order, sent in a random order by so many clients at once."""
+        """Sends all cases in random order from `clients` clients at once; returns the answers in the cases' order."""
         order = random.Random(0).sample(range(len(cases)), len(cases))
         with ThreadPoolExecutor(clients) as pool:
             answers = dict(zip(order, pool.map(lambda index: self.ask(cases[index]), order), strict=True))
         return [answers[index] for index in range(len(cases))]
 
     def decode_masks(self, codes: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Masks float32[N, 64, 64] that `mask_decoder` makes of codes int32[N, 16]."""
+        """Decodes codes int32[N, 16] with `mask_decoder` to masks float32[N, 64, 64]."""
         tensor = grpcclient.InferInput("codes", list(codes.shape), "INT32").set_data_from_numpy(codes)
         masks: NDArray[np.float32] = self._infer("mask_decoder", [tensor], what="codes").as_numpy("masks")
         return masks
