@@ -89,7 +89,7 @@ class BodyMiddleware:
         self._budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one connection; who reads what is not let in meets an ApiError."""
+        """Serves one request; its `receive` raises ApiError when a body exceeds a limit."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

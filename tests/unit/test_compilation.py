@@ -39,7 +39,7 @@ def test_a_step_is_one_graph(models_dir: Path, kind: str) -> None:
     """No Python branch on data and no host sync: else no CUDA graph could hold it."""
     runner = ModelRunner(demo_checkpoint(models_dir), slots=2, max_new_tokens=16, grammar=True)
     runner.warm_up()
-    kinds = {"vision": {0: runner._see}, "prefill": runner._prefill_steps, "decode": runner._steps}
+    kinds = {"vision": {0: runner._run_vision}, "prefill": runner._prefill_steps, "decode": runner._steps}
     step: Any = next(iter(kinds[kind].values()))
     with torch.inference_mode():
         explained = torch._dynamo.explain(step)()

@@ -211,7 +211,7 @@ def test_all_cores_are_used_only_where_they_help(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("time.perf_counter", lambda: seconds)
     threads = CpuThreads()
     threads.calibrate(step)
-    threads.use_for(1)
+    threads.set_for(1)
     assert used[-1] == lone
-    threads.use_for(2)
+    threads.set_for(2)
     assert used[-1] == 2

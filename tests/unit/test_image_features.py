@@ -78,7 +78,7 @@ def tower(models_dir: Path) -> Callable[[PreparedImage], torch.Tensor]:
     vision = VisionStep(demo_checkpoint(models_dir).model).eval()
 
     def compute(image: PreparedImage) -> torch.Tensor:
-        vision.show(image)
+        vision.load(image)
         with torch.inference_mode():
             return vision()
 

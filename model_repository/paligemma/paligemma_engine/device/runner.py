@@ -93,7 +93,7 @@ class ModelRunner:
         # The largest first: the memory of its graph serves the others.
         for text_tokens in reversed(self._run_options.prompt_padding):
             self._prefill_step(text_tokens)
-        self._see: Callable[[], torch.Tensor] = self._prepare_step(self._vision)
+        self._run_vision: Callable[[], torch.Tensor] = self._prepare_step(self._vision)
         self._row_buckets = row_buckets(slots)
         self._length_buckets = self._run_options.length_buckets(self._cache.max_length)
         self._steps = {
@@ -132,7 +132,7 @@ class ModelRunner:
     @torch.inference_mode()
     def _prefill(self, slot: int, prompt: PreparedPrompt) -> RunningStep:
         if self._cpu_threads is not None:
-            self._cpu_threads.use_for(self._running + 1)
+            self._cpu_threads.set_for(self._running + 1)
         text_ids = prompt.input_ids[self._checkpoint.image_token_count :]
         grammar_state = self._grammar.start[prompt.asked.task]
         with on_device(self._device):
@@ -161,7 +161,7 @@ class ModelRunner:
         """Starts a step for these occupied slots."""
         self._running = len(slots)
         if self._cpu_threads is not None:
-            self._cpu_threads.use_for(self._running)
+            self._cpu_threads.set_for(self._running)
         rows = next(rows for rows in self._row_buckets if rows > max(slots))
         # A sequence whose last token is still unread may stand at the end of its row.
         longest = min(max(self._positions[slot] for slot in slots) + 1, self._cache.max_length)
@@ -189,8 +189,8 @@ class ModelRunner:
                 self._cpu_threads.calibrate(self._steps[self._row_buckets[0], self._length_buckets[0]])
 
     def _features_of(self, image: PreparedImage) -> torch.Tensor:
-        self._vision.show(image)
-        return self._see()
+        self._vision.load(image)
+        return self._run_vision()
 
     @torch.inference_mode()
     def _prepare_step(self, step: RehearsedStep[Output]) -> Callable[[], Output]:

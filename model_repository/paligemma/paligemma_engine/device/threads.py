@@ -32,7 +32,7 @@ class CpuThreads:
         self._lone = cores if vary and not fixed.isdigit() else self._shared
         self._used = 0
 
-    def use_for(self, sequences: int) -> None:
+    def set_for(self, sequences: int) -> None:
         """Before computing: how many sequences are running."""
         self._use(self._lone if sequences <= 1 else self._shared)
 

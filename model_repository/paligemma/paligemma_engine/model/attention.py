@@ -116,8 +116,10 @@ def fused_attention(
 
 
 def _all_blocks(length: int, device: torch.device) -> BlockMask:
-    """All keys, in blocks. Told nothing, a GPU's kernel for one query takes all keys for one block, and does not divide
-    it among its processors."""
+    """A mask that lets every query see all keys.
+
+    Without it the GPU kernel for one query treats all keys as one block, and runs on one multiprocessor.
+    """
     count = -(-length // _KEY_BLOCK)
     return BlockMask.from_kv_blocks(
         torch.full((1, 1, 1), count, dtype=torch.int32, device=device),

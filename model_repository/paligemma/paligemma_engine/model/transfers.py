@@ -20,7 +20,7 @@ class RunningStep:
         row_of: by slot, the row of the outputs that is of interest.
         token_ids: int64[rows], on the host.
         logprobs: float32[rows], on the host.
-        arrived: when the two are there; None: they are.
+        arrived: set when both copies have finished; None if they already have.
     """
 
     row_of: Mapping[int, int]
@@ -90,7 +90,7 @@ class _OutgoingBuffer:
 
 
 class Upload:
-    """Fills one tensor again and again."""
+    """Copies host tensors into one device tensor, without blocking on a GPU."""
 
     def __init__(self, target: torch.Tensor) -> None:
         """`target` is on the model's device."""

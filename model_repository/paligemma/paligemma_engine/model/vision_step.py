@@ -31,8 +31,8 @@ class VisionStep(nn.Module):
         self._levels_of: NDArray[np.float32] | None = None
         self._upload_values, self._upload_pixels = Upload(pixel_values[0]), Upload(self.pixels)
 
-    def show(self, image: PreparedImage) -> None:
-        """Puts the next picture in; the device may still be looking at the one before."""
+    def load(self, image: PreparedImage) -> None:
+        """Copies the next picture into `pixel_values`, without waiting for a step that the GPU still runs."""
         if image.normalized.shape == tuple(self.pixel_values.shape[1:]):
             self._upload_values(torch.from_numpy(image.normalized))
             return

@@ -165,14 +165,14 @@ class LoadQueue:
         """Watching thread: answers those whose caller has gone or whose time is up; what they want is still loaded."""
         while not self._closed:
             try:
-                for ticket in self._take_over():
+                for ticket in self._take_ended():
                     self._refuse(ticket, _end_of_waiting(ticket))
             except BaseException:
                 _log.exception("the thread that watches over waiting requests failed, and goes on")
                 time.sleep(_PAUSE_S)
 
-    def _take_over(self) -> list[Ticket]:
-        """Waits until there are such requests, or anything changes."""
+    def _take_ended(self) -> list[Ticket]:
+        """Removes and returns tickets that were cancelled or have expired; waits for some, or for a change."""
         with self._changed:
             over = self._ended(time.monotonic())
             if not over and not self._closed:
