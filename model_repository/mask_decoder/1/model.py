@@ -12,7 +12,7 @@ class TritonPythonModel:
     """Turns mask codes into masks."""
 
     def initialize(self, _args: dict[str, str]) -> None:
-        """Loads the weights and compiles, so that the model is ready only when no request has to wait for that."""
+        """Loads the weights and compiles before the model is ready, so that no request waits for compilation."""
         self._vae = MaskVae.load(ensure_weights(MaskVaeConfig.from_env(os.environ)))
         self._vae.warm_up()
 

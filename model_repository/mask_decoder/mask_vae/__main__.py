@@ -13,7 +13,7 @@ _MEGABYTE: Final = 1e6
 
 
 def main() -> str | None:
-    """Returns what went wrong, None for nothing."""
+    """Returns an error message, or None on success."""
     config = MaskVaeConfig.from_env(os.environ)
     config = replace(config, checkpoint=config.checkpoint.with_name(DEFAULT_CHECKPOINT))
     published = published_weights(config.hub)

@@ -25,7 +25,7 @@ _CANONICAL: Final = "https://storage.googleapis.com/big_vision/paligemma/vae-oid
 _SPACES: Final = ("big-vision/paligemma", "big-vision/paligemma-hf", "google/paligemma-hf")  # copies on the hub
 
 _PARTIAL_SUFFIX: Final = ".part"
-_TIMEOUT_S: Final = 20.0  # without a byte
+_TIMEOUT_S: Final = 20.0  # longest wait for data
 _ATTEMPTS: Final = 3  # of each address
 _PAUSE_S: Final = 1.0
 _CHUNK_BYTES: Final = 1 << 18
@@ -57,10 +57,10 @@ def published_weights(hub: str = DEFAULT_HUB) -> Published:
 
 
 def ensure_weights(config: MaskVaeConfig) -> Path:
-    """The weights' file; the published one is fetched where it is missing, and checked where it is not.
+    """Returns the path of the weights. Downloads the published file if it is missing; checks it if it is there.
 
     Raises:
-        CheckpointError: it cannot be had, or is something else.
+        CheckpointError: the download failed, or the existing file is not the published one.
     """
     path = config.checkpoint
     if path.name != DEFAULT_CHECKPOINT:
@@ -71,13 +71,13 @@ def ensure_weights(config: MaskVaeConfig) -> Path:
             raise CheckpointError(f"{path} is not the published file (sha256 {published.sha256}); delete it")
     elif not config.offline:
         fetch(published, path)
-    return path  # whoever reads it says that it is missing
+    return path  # if it is missing, load_arrays says so
 
 
 def fetch(published: Published, path: Path, on_progress: OnProgress | None = None) -> None:
     """Downloads a file to `path`, where it appears only when it is complete and checked.
 
-    What an earlier attempt got is gone on with. Several processes may do this at once: one of them downloads.
+    Resumes a partial download. A file lock lets only one process download at a time.
 
     Args:
         published: what, and from where.
@@ -85,7 +85,7 @@ def fetch(published: Published, path: Path, on_progress: OnProgress | None = Non
         on_progress: called with the bytes that are there, now and then.
 
     Raises:
-        CheckpointError: no address had it, or what came is something else.
+        CheckpointError: every address failed, or gave a file of the wrong size or checksum.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + _PARTIAL_SUFFIX)
@@ -109,7 +109,7 @@ def fetch(published: Published, path: Path, on_progress: OnProgress | None = Non
 
 
 def _fetch_from(url: str, published: Published, file: BinaryIO, on_progress: OnProgress) -> str | None:
-    """Appends to a file until it is complete; returns why it is not, None where it is what was published."""
+    """Appends to the file until it is complete. Returns why that failed, or None if it is the published file."""
     reason = "cut off"
     for attempt in range(_ATTEMPTS):
         time.sleep(_PAUSE_S * attempt)
@@ -149,4 +149,4 @@ def _is(published: Published, path: Path) -> bool:
 
 
 def _ignore(_bytes: int) -> None:
-    """Nobody watches."""
+    """Does nothing; used when no progress callback is given."""

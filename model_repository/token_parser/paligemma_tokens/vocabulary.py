@@ -1,4 +1,4 @@
-"""The tokens PaliGemma writes places and shapes with, and the numbers behind them.
+"""The loc and seg tokens that encode boxes and masks, and their numeric values.
 
 Source: google-research/big_vision, `big_vision/pp/proj/paligemma/segmentation.py`, and the PaliGemma README there
 ("Tokenizer").

@@ -49,7 +49,7 @@ class Memory:
 
     @classmethod
     def needed(cls, config: EngineConfig, files: CheckpointFiles, size: CheckpointSize) -> Self:
-        """What a checkpoint takes with its slots; with one of them where their number is auto: as many as fit are made.
+        """Memory of a checkpoint with its slots. Counts one slot if MAX_SLOTS is auto: then as many are made as fit.
 
         Args:
             config: settings.
