@@ -12,9 +12,9 @@ from paligemma_engine import Ticket
 
 _log = logging.getLogger(__name__)
 
-_CLOSE_TIMEOUT_S: Final = 2.0  # a round trip to a server that has died never ends
+_CLOSE_TIMEOUT_S: Final = 2.0  # a call to a dead server never returns
 _INTERVAL_S: Final = 0.1
-_LOOKS: Final = 8  # in each interval: a look is a round trip to the server, which running sequences pay for
+_LOOKS: Final = 8  # per interval: each is a round trip to the server
 
 
 class CancellationWatcher:

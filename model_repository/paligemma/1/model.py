@@ -41,7 +41,7 @@ class TritonPythonModel:
             responder = Responder(request.get_response_sender())
             try:
                 wanted = _read(request)
-            except Exception:  # one request must not take the others of the call along
+            except Exception:  # must not affect the other requests of this call
                 _log.exception("a request could not be read")
                 responder.answer(InternalError("the request could not be read; the server's log has the cause"))
                 continue

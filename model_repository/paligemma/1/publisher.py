@@ -11,7 +11,7 @@ from paligemma_engine.metrics import FAMILIES, Family, MetricKind, Sample
 
 _log = logging.getLogger(__name__)
 
-_CLOSE_TIMEOUT_S: Final = 2.0  # a round trip to a server that has died never ends
+_CLOSE_TIMEOUT_S: Final = 2.0  # a call to a dead server never returns
 _INTERVAL_S: Final = 0.5  # each sample is a round trip to the server, so they go out in batches, off the hot path
 
 

@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 class Responder:
-    """A request's response sender, safe to ask and to answer from different threads.
+    """A request's response sender, safe to use from several threads.
 
     Triton frees what a sender points to when its answer has gone out. Asking whether the request is cancelled at
     that moment crashes the server (seen with 2.51), so asking and answering exclude each other here.

@@ -12,7 +12,7 @@ from typing import Final
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _OBJECTS: Final = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0)
-_MAX_UNPUBLISHED: Final = 100_000  # a publisher that died must not cost memory
+_MAX_UNPUBLISHED: Final = 100_000  # bounds memory if the publisher has died
 
 
 class MetricKind(enum.Enum):
@@ -105,7 +105,7 @@ class EngineMetrics:
     def __init__(self) -> None:
         self._samples: deque[Sample] = deque(maxlen=_MAX_UNPUBLISHED)
         self._lock = threading.Lock()  # guards the gauges
-        self._gauges: dict[_Series, dict[str, float]] = {}  # by who set them
+        self._gauges: dict[_Series, dict[str, float]] = {}  # by share
         self._removed: list[Sample] = []
         self._published_gauges: dict[_Series, float] = {}
 
@@ -145,7 +145,7 @@ class EngineMetrics:
     def _changed_gauges(self) -> list[Sample]:
         with self._lock:
             removed, self._removed = self._removed, []
-            for sample in removed:  # one that was set again since then is published after the 0
+            for sample in removed:  # a gauge that was set again is published after its 0
                 self._published_gauges.pop((sample.family, tuple(sample.labels.items())), None)
             gauges = {series: sum(shares.values()) for series, shares in self._gauges.items()}
         changed = [

@@ -28,8 +28,8 @@ from paligemma_engine.model.fused_tiles import own_tiles_fit, tiles_within
 from paligemma_engine.pool.model_pool import MakeRoom, ModelPool
 from paligemma_engine.scheduling.engine import Engine
 
-# How long the engine's thread, back from a wait for the device, waits for a thread that runs Python; by default 5 ms,
-# longer than a decode step takes.
+# How long the engine thread waits for the GIL after it has waited for the device. Python's default of 5 ms is longer
+# than a decode step.
 SWITCH_INTERVAL_ON_GPU_S: Final = 0.0005
 
 
@@ -55,7 +55,7 @@ def start_models(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Call
 
     default = start_engine(config, metrics=metrics, on_fatal=fail)
     metrics.set(families.MODELS_LOADED, 1, model_id=config.model_id)
-    # Made anew, it measures what the default engine has left.
+    # A new loader, since it measures the memory that the default engine has left.
     pools.append(ModelPool(config, default, metrics, loader=CheckpointLoader(config.device, metrics, on_fatal=fail)))
     return pools[0]
 
@@ -109,7 +109,7 @@ class CheckpointLoader:
         """
 
         def require_fit(folder: Path, size: CheckpointSize) -> None:
-            # Not earlier: a caller who invents ids must not make a series of each.
+            # Set only now: an invented id must not create a metric series.
             self._metrics.set(families.MODELS_LOADING, 1, model_id=config.model_id)
             require_disk(size, config.models_dir, config.model_id)
             if not is_adapter(folder):  # its base is asked for next
@@ -133,12 +133,12 @@ class CheckpointLoader:
         Raises:
             EngineError: it cannot be loaded or served, or does not fit.
         """
-        torch.set_num_threads(1)  # this thread only loads; the engine thread shall have the cores to itself
+        torch.set_num_threads(1)  # this thread only loads: the cores belong to the engine thread
         self._metrics.set(families.MODELS_LOADING, 1, model_id=config.model_id)
         try:
             need = self._require(config, files, size_of(files.folder))
             make_room(lambda: need.fits(Memory.free(self._device)))
-            if not need.fits(Memory.free(self._device)):  # it can, so that this may pass: others are at work
+            if not need.fits(Memory.free(self._device)):  # it fits the hardware, so memory may become free again
                 raise Loading(f"{config.model_id} finds no room in memory now; try again later")
             started = time.monotonic()
             checkpoint = load_files(config, files)
@@ -184,13 +184,13 @@ def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMe
         metrics=metrics,
         run_options=_run_options(config, checkpoint),
     )
-    with ThreadPoolExecutor(1) as pool:  # a thread that ends, and its OpenMP team with it
+    with ThreadPoolExecutor(1) as pool:  # when this thread ends, its OpenMP team ends, too
         pool.submit(runner.warm_up).result()
     return runner
 
 
 def _run_options(config: EngineConfig, checkpoint: Checkpoint) -> RunOptions:
-    # Quantised layers may look at their input on the host, which no graph allows, be it a captured or a compiled one.
+    # Quantised layers may read their input on the host. Neither captured nor compiled graphs allow that.
     graphs_allowed = not checkpoint.is_quantized
     compiled = config.compile and graphs_allowed
     if compiled:

@@ -7,7 +7,7 @@ import torch
 from paligemma_engine.errors import ModelFailed
 
 AUTO: Final = "auto"
-# Earlier GPUs (V100: 7.0, T4: 7.5) have no bfloat16 arithmetic; PyTorch imitates it there with float32's.
+# Earlier GPUs (V100: 7.0, T4: 7.5) have no bfloat16 arithmetic; PyTorch emulates it with float32 there.
 # https://docs.nvidia.com/cuda/cuda-c-programming-guide/#arithmetic-instructions
 BFLOAT16_CAPABILITY: Final = (8, 0)
 # Hidden states of Gemma 2 exceed float16's largest number, 65,504; those of Gemma, PaliGemma 1's text model, do not.

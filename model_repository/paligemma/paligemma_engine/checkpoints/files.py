@@ -16,7 +16,7 @@ WEIGHTS: Final = "model.safetensors"
 WEIGHTS_INDEX: Final = "model.safetensors.index.json"  # of a sharded checkpoint
 ADAPTER_CONFIG: Final = "adapter_config.json"  # of a LoRA adapter in PEFT's format, which has no config.json
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
-MODEL_TYPE: Final = "paligemma"  # PaliGemma 1 and 2 alike; they differ in their text model
+MODEL_TYPE: Final = "paligemma"  # of PaliGemma 1 and 2; they differ in the text model
 DEFAULT_TEXT_MODEL: Final = "gemma"  # transformers' own, where a config.json names none
 
 
@@ -35,7 +35,7 @@ class CheckpointFiles:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointSize:
-    """How much a checkpoint is.
+    """Size of a checkpoint.
 
     Attributes:
         numbers: how many its weights are; at least so many before they are there.
@@ -103,7 +103,7 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def size_of(folder: Path) -> CheckpointSize:
-    """How much a checkpoint's weights are, by the headers of their files.
+    """Size of a checkpoint's weights, from the headers of their files.
 
     Raises:
         ModelFailed: a file cannot be read.

@@ -1,4 +1,4 @@
-"""Finds the files of a checkpoint: a folder of the operator's, the hub's local cache, or a download into that cache.
+"""Finds the files of a checkpoint: in a folder under models_dir, in the hub's local cache, or by a download into it.
 
     folder under MODELS_DIR  ->  local cache  ->  download, with a token where there is one  ->  an error that says why
 
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 OnFound = Callable[[Path, CheckpointSize], None]
 
-# No pickle and no code: they are not even downloaded.
+# Pickle files and code are not downloaded.
 FILES: Final = ("*.json", "model*.safetensors", ADAPTER_WEIGHTS, "tokenizer.model", "*.jinja")
 NO_FOLDERS: Final = ("*/*",)  # mirrors keep other formats there
 UNCHECKED: Final = ".unchecked"  # the mark, in the repository's folder of the cache
@@ -125,7 +125,7 @@ def download(
     if not is_offline_mode():
         _log.info("downloading %s", wanted)
     try:
-        # A small file first: a checkpoint of another kind is refused before its gigabytes come.
+        # config.json first: a checkpoint of another architecture is refused before gigabytes are downloaded.
         folder = _download_config(source)
         check_architecture(str(wanted), folder)
         on_found(folder, _size_on_hub(source))
@@ -186,7 +186,7 @@ def _mark(wanted: ModelId, cache: Path) -> Path:
 
 def _blobs(mark: Path) -> set[str]:
     """Names of the files that a repository's folder of the cache held before we downloaded anything into it."""
-    if mark.exists():  # by an attempt that has not ended, or ended badly
+    if mark.exists():  # by an attempt that is running or has failed
         return set(mark.read_text().split())
     folder = mark.with_name("blobs")
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()

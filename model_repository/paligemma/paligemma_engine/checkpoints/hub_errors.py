@@ -44,7 +44,7 @@ def _explain_status(wanted: ModelId, error: HfHubHTTPError) -> EngineError:
     if isinstance(error, GatedRepoError):
         return ModelGated(f"{wanted} is gated: accept its licence at {page} and {_WHERE_TOKENS_GO}")
     if status in _REFUSED:
-        # Without a token the hub answers alike for a private model and for one that does not exist.
+        # Without a token the hub gives the same answer for a private and for a missing model.
         return ModelGated(
             f"the hub refuses {wanted} (status {status}): check the id; for a gated or private model accept its "
             f"licence at {page} and {_WHERE_TOKENS_GO}; where there is a token already, it is wrong or lacks the right "

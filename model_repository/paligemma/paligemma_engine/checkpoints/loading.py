@@ -42,7 +42,7 @@ def load_files(config: EngineConfig, files: CheckpointFiles) -> Checkpoint:
         return to_checkpoint(config.model_id, model, processor)
     except (ModelFailed, torch.OutOfMemoryError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # a checkpoint can be wrong in any way; a panic in Rust is no Exception
+    except BaseException as error:  # checkpoints fail in many ways; panics of Rust libraries are no Exception
         raise ModelFailed(f"{config.model_id} cannot be loaded ({_first_line(error)})") from error
 
 
@@ -56,7 +56,7 @@ def _load_model(config: EngineConfig, folder: Path, adapter: Path | None) -> Any
         raise ModelFailed(f"{config.model_id} cannot be merged into a base that is quantised; name the original")
     if not quantized:
         return merge(_from_pretrained(config, folder), adapter)
-    # On the host: as it is, it may be too large for the device.
+    # On the host: before quantisation it may be too large for the device.
     model = merge(_from_pretrained(replace(config, device="cpu"), folder, dtype=torch_dtype(config)), adapter)
     generation_config, state = model.generation_config, model.state_dict()
     quantized_model = _from_pretrained(config, None, config=model.config, state_dict=state, **quantized)
@@ -67,7 +67,7 @@ def _load_model(config: EngineConfig, folder: Path, adapter: Path | None) -> Any
 def _from_pretrained(config: EngineConfig, folder: Path | None, /, **arguments: Any) -> Any:
     settings: dict[str, Any] = {
         "dtype": torch_dtype(config),
-        "device_map": {"": config.device},  # each tensor goes there by itself: the host never holds all of them
+        "device_map": {"": config.device},  # tensors are moved one by one, so the host never holds all of them
         "use_safetensors": True,
         "local_files_only": True,
         "trust_remote_code": False,
@@ -75,7 +75,7 @@ def _from_pretrained(config: EngineConfig, folder: Path | None, /, **arguments: 
     }
     with _one_load_at_a_time:
         model, report = PaliGemmaForConditionalGeneration.from_pretrained(folder, **settings | arguments)
-    # transformers fills what a checkpoint lacks with random numbers.
+    # transformers initialises missing weights with random numbers.
     if missing := sorted(report["missing_keys"]):
         raise ModelFailed(f"{config.model_id} lacks weights ({len(missing)}, such as {missing[0]})")
     return model

@@ -10,17 +10,17 @@ from safetensors.torch import load_file
 from paligemma_engine.checkpoints.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_json
 from paligemma_engine.errors import ModelFailed
 
-_PREFIX: Final = "base_model.model."  # PEFT wraps twice
+_PREFIX: Final = "base_model.model."  # PEFT's two wrappers
 _BASE_LAYER: Final = ".base_layer"  # an embedding or a head that is adapted is saved whole, too
 _FACTOR: Final = re.compile(r"(?P<module>.+)\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)(\.weight|\.bias)?")
-# Names of before transformers 5, and what they became.
+# Names before transformers 5, and their new names.
 _RENAMED: Final = (
     (re.compile(r"^language_model\.model\."), "model.language_model."),
     (re.compile(r"^language_model\.lm_head\b"), "lm_head"),
     (re.compile(r"^(model\.)?vision_tower\.(vision_model\.)?"), "model.vision_tower."),
     (re.compile(r"^multi_modal_projector\."), "model.multi_modal_projector."),
 )
-# What makes more of a model than its weights say, or cannot be merged.
+# Features that cannot be expressed by merged weights.
 _UNSUPPORTED: Final = (
     "alora_invocation_tokens",
     "arrow_config",
@@ -101,8 +101,8 @@ def _merged(model: Any, settings: dict[str, Any], weights: dict[str, torch.Tenso
 
     config = peft.LoraConfig.from_peft_type(**settings)
     config.inference_mode = True
-    config.init_lora_weights = True  # the quickest: all of it is overwritten
-    # By the names of the tensors: the patterns of an older transformers' names would find nothing.
+    config.init_lora_weights = True  # the fastest one: its values are overwritten
+    # From the tensors' names: patterns for older transformers' names would match nothing.
     factors = (_FACTOR.fullmatch(key.removeprefix(_PREFIX)) for key in weights)
     config.target_modules = {found["module"] for found in factors if found is not None}
     config.exclude_modules = config.layers_to_transform = config.layers_pattern = None

@@ -13,7 +13,8 @@ from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import ModelFailed
 
 _LIBRARY: Final = "bitsandbytes"
-# The text model's layers are what is large. The head is the embedding, and the picture is where masks come from.
+# Only the text model's layers: they are most of the weights. The head is the embedding, and masks depend on the vision
+# tower.
 _KEPT: Final = ["lm_head", "model.vision_tower", "model.multi_modal_projector"]
 
 
@@ -39,7 +40,7 @@ def arguments(config: EngineConfig, folder: Path, *, dtype: torch.dtype) -> dict
             f"quantised weights need {_LIBRARY}; install it (pip install --group quantization), or set "
             "QUANTIZATION=off and choose a checkpoint that is not quantised"
         )
-    # A line for every layer of every step otherwise: that LLM.int8 rounds its input to float16 first, as is published.
+    # It would log a line for each layer of each step: that LLM.int8 rounds its input to float16, which is documented.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     return {} if own else {"quantization_config": _quantization_config(config.quantization, dtype)}
 
@@ -50,6 +51,6 @@ def _quantization_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesC
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=dtype,  # float32 if nobody says
+        bnb_4bit_compute_dtype=dtype,  # the default is float32
         llm_int8_skip_modules=_KEPT,
     )

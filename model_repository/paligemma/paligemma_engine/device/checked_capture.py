@@ -14,7 +14,7 @@ Output_co = TypeVar("Output_co", covariant=True)
 
 _log = logging.getLogger(__name__)
 
-# The same kernels in the same order: what differs beyond rounding is wrong.
+# Same kernels, same order: a difference beyond rounding is a fault.
 _RELATIVE_TOLERANCE: Final = 0.02
 _ABSOLUTE_TOLERANCE: Final = 1e-3
 
@@ -43,15 +43,15 @@ def capture_checked(step: RehearsedStep[Output], capture: CapturesSteps, *, stri
     try:
         step.rehearse(0)
         replay = capture(step)
-        step.rehearse(1)  # not what was there at the capture: a graph must read what is there when it runs
+        step.rehearse(1)  # other inputs than at the capture: the graph must read the current ones
         plain = [tensor.clone() for tensor in _tensors(step())]
         step.rehearse(1)
         if all(map(_alike, _tensors(replay()), plain)):
             return replay
         problem = "its CUDA graph answered differently"
-    except torch.OutOfMemoryError:  # no fault of the graph; the caller says what to set
+    except torch.OutOfMemoryError:  # not the graph's fault; the caller says what to set
         raise
-    except RuntimeError as error:  # as torch's own errors are; where the GPU is lost, the next call says so, too
+    except RuntimeError as error:  # the type of torch's errors; a lost GPU fails at the next call, too
         problem = f"its CUDA graph failed ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     if strict:
         raise ModelFailed(f"a step cannot be captured: {problem}; set CUDA_GRAPHS=auto or off")

@@ -21,8 +21,8 @@ Output = TypeVar("Output")
 
 def prepare_compiler() -> None:
     """Settings of the process; to be made before anything is compiled."""
-    # Triton's stub starts Python without a locale, whatever the environment says; the compiler then reads its own
-    # sources as ASCII, which they are not.
+    # Triton's stub starts Python without a locale, whatever the environment says. The compiler would then read its own
+    # sources, which are UTF-8, as ASCII.
     locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
 
 

@@ -50,7 +50,7 @@ class Capture:
                     step()
             torch.cuda.current_stream().wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
-            # Another engine may be running meanwhile: by default its allocations would break the capture, and itself.
+            # Another engine may run meanwhile. By default its allocations would break the capture and the engine.
             with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
                 output = step()
         return CapturedStep(graph, output, step)

@@ -38,7 +38,7 @@ class FeatureCache:
             return features
         try:
             features = features.clone()
-        except torch.OutOfMemoryError:  # another checkpoint is being loaded, say
+        except torch.OutOfMemoryError:  # such as while another checkpoint is loaded
             return features
         self._keep(image.digest, features)
         return features

@@ -10,7 +10,7 @@ from paligemma_engine.model.attention import FUSED_ATTENTION, GROUPED_ATTENTION
 from paligemma_engine.model.fused_tiles import FusedTiles
 from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS
 
-SHORT_PROMPT_TOKENS: Final = 32  # a few words, as most prompts are
+SHORT_PROMPT_TOKENS: Final = 32  # most prompts are a few words
 PROMPT_PADDING: Final = (SHORT_PROMPT_TOKENS, MAX_PROMPT_TOKENS)
 
 
@@ -27,7 +27,7 @@ class CudaGraphs(enum.StrEnum):
 
 
 class Compiled(enum.Enum):
-    """What torch.compile makes one function of.
+    """What torch.compile compiles as one function.
 
     STEPS: each step, of whatever kind. Least time for each call.
     LAYERS: a layer, which then serves all layers of its kind. A small part of the time to compile, but the call of each
@@ -40,7 +40,7 @@ class Compiled(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """Choices that change the time a step takes, and not what it answers. The defaults are the CPU's.
+    """Options that change how fast a step runs, not what it computes. The defaults are for the CPU.
 
     Attributes:
         steps_ahead: how many prefills and decode steps may be unread when the next one is started. On the CPU nothing

@@ -85,7 +85,7 @@ class ModelRunner:
         self._read_back = ReadBack(slots=slots, steps_ahead=self.steps_ahead, device=self._device)
         self._cpu_threads = CpuThreads(vary=self._run_options.compiled is None) if self._device.type == "cpu" else None
         self._running = 0  # in the newest step
-        self._positions = [0] * slots  # the host's copy, so that no step has to wait for the device
+        self._positions = [0] * slots  # kept on the host, so that no step waits for the device
         self._inputs = PrefillInputs.allocate(
             checkpoint.model, image_tokens=checkpoint.image_token_count, max_text_tokens=MAX_PROMPT_TOKENS
         )
@@ -126,7 +126,7 @@ class ModelRunner:
         self._metrics.count(IMAGE_FEATURES, source="kept" if prompt.image in self._features else "computed")
         try:
             return self._prefill(slot, prompt)
-        except torch.AcceleratorError as error:  # after one, a GPU answers every call with the same
+        except torch.AcceleratorError as error:  # after it, every call to the GPU fails
             raise DeviceLost(str(error)) from error
 
     @torch.inference_mode()
@@ -163,7 +163,7 @@ class ModelRunner:
         if self._cpu_threads is not None:
             self._cpu_threads.set_for(self._running)
         rows = next(rows for rows in self._row_buckets if rows > max(slots))
-        # A sequence whose last token is still unread may stand at the end of its row.
+        # A sequence whose last token has not been read yet may be at the end of its row.
         longest = min(max(self._positions[slot] for slot in slots) + 1, self._cache.max_length)
         length = next(length for length in self._length_buckets if length >= longest)
         for slot in slots:

@@ -10,13 +10,13 @@ import torch
 
 OMP_NUM_THREADS: Final = "OMP_NUM_THREADS"
 
-WORTHWHILE: Final = 0.9  # of the time with half the cores: a smaller gain is not worth twice the CPU time
+WORTHWHILE: Final = 0.9  # of the time with half the cores; a smaller gain does not justify twice the CPU time
 TRIAL_S: Final = 0.3  # for each number of threads
 MIN_TRIALS: Final = 3
 
 
 class CpuThreads:
-    """All cores for a lone sequence where that helps, half of them as soon as there are more.
+    """Uses all cores for a single sequence if that is faster, half of them for several.
 
     A second thread makes one small step somewhat quicker, or not at all, and costs twice the CPU time; under load the
     other cores have images to decode and masks to draw. OMP_NUM_THREADS overrules it. The engine thread owns it: OpenMP
@@ -43,7 +43,7 @@ class CpuThreads:
         seconds = {threads: self._time(step, threads) for threads in (self._lone, self._shared)}
         if seconds[self._lone] > WORTHWHILE * seconds[self._shared]:
             self._lone = self._shared
-        self._used = 0  # the next caller is another thread, whose number of threads is its own
+        self._used = 0  # the next caller is another thread, with its own setting
 
     def _time(self, step: Callable[[], object], threads: int) -> float:
         """Median seconds of a step."""

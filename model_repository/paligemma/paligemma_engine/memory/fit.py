@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits: what it takes, against what the device, the host and the disk can give.
+"""Whether a checkpoint fits: its needs against the memory of device and host, and the disk.
 
 before a download    by the sizes that the hub lists     against the most that there can be, and the disk
 before an eviction   by the headers of its files         against the most that there can be
@@ -22,16 +22,16 @@ from paligemma_engine.memory.release import free_gpu_bytes, free_host_bytes
 from paligemma_engine.memory.slot_plan import MemoryNeed, too_large
 from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS
 
-DISK_RESERVE_BYTES: Final = 1_000_000_000  # left for others when a download has ended
+DISK_RESERVE_BYTES: Final = 1_000_000_000  # left free after a download
 _GIGABYTE: Final = 1_000_000_000
 
-# At least: what is not quantised, the embedding first of all, takes more.
+# Lower bounds: weights that are not quantised, such as the embedding, take more.
 _QUANTIZED_BYTES: Final = {"8bit": 1.0, "4bit": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Memory that is needed, or that can be had, in bytes.
+    """Memory that is needed or available, in bytes.
 
     Attributes:
         gpu_bytes: of the GPU; 0 on the CPU, where everything is the host's.
@@ -119,7 +119,7 @@ def _beside_weights(config: EngineConfig, folder: Path) -> MemoryNeed:
             feature_cache_bytes=config.feature_cache_bytes,
             captured=config.cuda_graphs != "off" and config.quantization == "off" and not is_quantized(folder),
         )
-    except Exception as error:  # a checkpoint can be wrong in any way
+    except Exception as error:  # checkpoints fail in many ways
         raise ModelFailed(
             f"{config.model_id} has a config.json that cannot be used ({type(error).__name__})"
         ) from error

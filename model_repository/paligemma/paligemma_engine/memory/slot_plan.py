@@ -24,17 +24,17 @@ _log = logging.getLogger(__name__)
 SLOTS_ON_CPU: Final = 16
 SLOTS_ON_GPU: Final = 32  # where they fit
 
-MARGIN_BYTES: Final = 1 << 30  # the libraries' own workspaces, graphs, fragments
+MARGIN_BYTES: Final = 1 << 30  # workspaces of libraries, graphs, fragmentation
 _FLOAT32_BYTES: Final = 4
 _RUNS_IF_CAPTURED: Final = 2  # in the graphs' memory, and outside of it
-_SCORE_COPIES: Final = 4  # of the attention's scores at the same moment: as they are, capped, masked, as weights
+_SCORE_COPIES: Final = 4  # of the attention scores alive at once: raw, capped, masked, softmax weights
 _MLP_COPIES: Final = 3  # gate, up, their product
 _LOGIT_COPIES: Final = 5  # as computed, capped, float32, masked, exponentials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
-    """What an engine takes beside its weights, in bytes.
+    """What an engine needs beside its weights, in bytes.
 
     Attributes:
         slot_bytes: keys and values of one slot.

@@ -74,7 +74,7 @@ class DecodeStep(nn.Module):
         token_ids, logprobs, grammar_states = self.greedy_head(hidden, self.state.grammar_states)
         self.state.token_ids.copy_(token_ids)
         self.state.grammar_states.copy_(grammar_states)
-        self.state.positions.add_(1).clamp_(max=self.last_position)  # a slot that nobody uses must not run off its row
+        self.state.positions.add_(1).clamp_(max=self.last_position)  # a free slot must not run past the end of its row
         return token_ids, logprobs
 
     def rehearse(self, number: int) -> None:

@@ -76,7 +76,7 @@ class _PrefillLayer(_LayerView):
         self._slot, self._positions = slot, positions
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
-        # Indices and no slices: of a slice that is written to, the compiler copies the whole, all slots of it.
+        # Indices instead of slices: the compiler copies the whole tensor, with all slots, to write to a slice.
         self.keys[self._slot, :, self._positions] = key_states[0].transpose(0, 1)
         self.values[self._slot, :, self._positions] = value_states[0].transpose(0, 1)
         return key_states, value_states

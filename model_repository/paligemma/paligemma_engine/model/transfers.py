@@ -1,4 +1,4 @@
-"""Between host and device: inputs on their way there, what a step chose on its way back.
+"""Copies between host and device: inputs to the device, chosen tokens back.
 
 On a GPU neither waits for what the device is still running: copies go through pinned buffers, which are used by turns.
 """
@@ -49,7 +49,7 @@ class _IncomingBuffer:
         return cls(
             torch.empty(slots, dtype=torch.long, pin_memory=True),
             torch.empty(slots, dtype=torch.float32, pin_memory=True),
-            torch.cuda.Event(blocking=True),  # a wait costs no core
+            torch.cuda.Event(blocking=True),  # blocking: waiting uses no CPU time
         )
 
 
@@ -74,7 +74,7 @@ class ReadBack:
         return RunningStep(row_of, buffer.token_ids, buffer.logprobs, buffer.arrived)
 
 
-_STAGING_BUFFERS: Final = 2  # so that the next copy can be filled while the last one is under way
+_STAGING_BUFFERS: Final = 2  # the next copy can be filled while the last one is under way
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Checkpoints that requests wait for: one thread fetches them, one loads them, one watches over those who wait.
+"""Checkpoints that requests wait for: one thread downloads, one loads, one answers requests that expire while waiting.
 
 add  ->  loader: load  -------------------------------------------->  whoever loads takes the requests
                    |  files are not here        ^
@@ -23,8 +23,8 @@ from paligemma_engine.requests.ticket import Ticket, cancelled_error, has_room_f
 
 _log = logging.getLogger(__name__)
 
-_PAUSE_S: Final = 1.0  # of the watching thread after a failure of its own
-_LONGEST_WAIT_S: Final = 3600.0  # a caller's deadline may be further away than a thread can wait
+_PAUSE_S: Final = 1.0  # of the watching thread after an exception
+_LONGEST_WAIT_S: Final = 3600.0  # a deadline may exceed the longest wait of a thread
 
 
 @dataclass(eq=False, slots=True)
@@ -126,12 +126,12 @@ class LoadQueue:
             try:
                 step(wanted)
                 continue
-            except BaseException as error:  # a panic in Rust is no Exception
+            except BaseException as error:  # panics of Rust libraries are no Exception
                 failure = _explain(wanted, error)
-            self._give_up(wanted, failure)  # here nothing refers to what was loaded so far
+            self._give_up(wanted, failure)  # after the except block, so that nothing refers to partly loaded weights
             try:
                 release_memory()
-            except Exception:  # of a device that is lost, say: its engine is told by its next step
+            except Exception:  # such as a lost device: its engine fails at its next step
                 _log.exception("memory could not be handed back")
 
     def _next(self, *, must_be_fetched: bool) -> Wanted | None:
@@ -143,13 +143,13 @@ class LoadQueue:
                         continue
                     if wanted.tickets:
                         return wanted
-                    del self._wanted[wanted.model_id]  # everybody has gone meanwhile
+                    del self._wanted[wanted.model_id]  # all its requests have been cancelled or have expired
                 self._changed.wait()
         return None
 
     def _give_up(self, wanted: Wanted, failure: EngineError) -> None:
         with self._changed:
-            if not isinstance(failure, Loading | Overloaded):  # those are about this server
+            if not isinstance(failure, Loading | Overloaded):  # the checkpoint itself is not at fault
                 failure = self._failures.add(wanted.model_id, failure)
             tickets = self._take(wanted)
         for ticket in tickets:
@@ -193,7 +193,7 @@ class LoadQueue:
 def _explain(wanted: Wanted, error: BaseException) -> EngineError:
     """What to answer; logs it."""
     if isinstance(error, EngineError):
-        _log.warning("%s was not loaded: %s", wanted.model_id, str(error))  # a handler may keep what it is given
+        _log.warning("%s was not loaded: %s", wanted.model_id, str(error))  # as text: handlers may keep arguments
         return type(error)(*error.args)
     _log.error("%s was not loaded", wanted.model_id, exc_info=error)
     return ModelFailed(f"{wanted.model_id} cannot be loaded ({type(error).__name__}); the log has the cause")

@@ -92,7 +92,7 @@ class ModelPool:
                 self._route(model_id, ticket)
         except EngineError as error:
             self._default.refuse(ticket, error)
-        except OSError:  # a folder under models_dir that must not be read
+        except OSError:  # a folder under models_dir without read permission
             _log.exception("%s cannot be looked for", request.model_id)
             failure = InternalError("the model cannot be looked for; the server's log has the cause")
             self._default.refuse(ticket, failure)
@@ -114,7 +114,7 @@ class ModelPool:
         closing = [threading.Thread(target=engine.close, args=(drain_timeout_s,)) for engine in extras]
         for thread in closing:
             thread.start()
-        # Last, since it answers for the pool; it drains beside the others.
+        # The default engine drains beside the others and ends last, since it sends the pool's refusals.
         self._default.drain(max(give_up_at - time.monotonic(), 0.0))
         for thread in closing:
             thread.join()

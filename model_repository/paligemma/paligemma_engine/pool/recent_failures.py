@@ -11,7 +11,7 @@ from paligemma_engine.errors import EngineError
 
 FIRST_PAUSE_S: Final = 60.0
 LONGEST_PAUSE_S: Final = 960.0
-MOST_REMEMBERED: Final = 1000  # callers may invent ids
+MOST_REMEMBERED: Final = 1000  # bounds memory against invented ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class RecentFailures:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Starts without any.
+        """Starts empty.
 
         Args:
             clock: seconds that only grow.

@@ -33,7 +33,7 @@ def configure_pillow(limits: ImageLimits) -> None:
     pillow_heif.register_heif_opener()
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # strangers' odd files are no news
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # users' odd files are expected
 
 
 def decode_image(encoded: bytes, limits: ImageLimits) -> Image.Image:
@@ -58,7 +58,7 @@ def decode_image(encoded: bytes, limits: ImageLimits) -> Image.Image:
         raise ImageTooLarge(f"the image declares too many pixels; send at most {limits.max_pixels}") from error
     except UnidentifiedImageError as error:
         raise InvalidImage(f"this is not an image; send {FORMAT_NAMES}") from error
-    except Exception as error:  # codecs raise whatever they like on a stranger's bytes
+    except Exception as error:  # codecs raise many kinds of errors on malformed bytes
         raise InvalidImage("the image is damaged or cut off and cannot be decoded") from error
 
 
@@ -71,7 +71,7 @@ def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # an unreadable EXIF block is no reason to refuse a readable picture
+    except Exception:  # a broken EXIF block does not make the image unreadable
         return image
     return image if orientation == 1 else ImageOps.exif_transpose(image)
 

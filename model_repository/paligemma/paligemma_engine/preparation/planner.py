@@ -53,7 +53,7 @@ class Planner:
             )
             for ids, prompt in zip(input_ids, asked, strict=True)
         ]
-        if ticket.cancelled:  # since the check above: the sequences were not there to be marked
+        if ticket.cancelled:  # cancelled since the check above, before there were sequences to mark
             ticket.cancel()
 
     def _check_model(self, request: Request) -> None:

@@ -13,7 +13,7 @@ from paligemma_engine.requests.prepared import PreparedImage
 from paligemma_engine.requests.request import Answer, Request, TargetAnswer, Token
 from paligemma_engine.requests.sequence import FinishReason, Sequence, Status
 
-MAX_FILE_BYTES: Final = 1 << 30  # of all images that wait to be decoded; 256 requests may wait, each with one
+MAX_FILE_BYTES: Final = 1 << 30  # of all encoded images that wait to be decoded
 
 Outcome = Answer | EngineError
 OnOutcome = Callable[[Outcome], None]

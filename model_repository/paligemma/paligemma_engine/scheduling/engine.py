@@ -41,9 +41,9 @@ from paligemma_engine.scheduling.sender import Sender
 
 _log = logging.getLogger(__name__)
 
-FLUSH_TIMEOUT_S: Final = 3.0  # for the last answers to go out
-STUCK_TIMEOUT_S: Final = 3.0  # for a step that is running when the engine is closed
-LOOK_INTERVAL_S: Final = 0.1  # between two looks at requests that wait for preparation
+FLUSH_TIMEOUT_S: Final = 3.0  # limit for sending the last answers
+STUCK_TIMEOUT_S: Final = 3.0  # limit for a step that runs while the engine is closed
+LOOK_INTERVAL_S: Final = 0.1  # how often requests that wait for preparation are checked
 
 
 class Engine:
@@ -164,7 +164,7 @@ class Engine:
         self._thread.join(stuck_timeout_s)
         if self._thread.is_alive():
             _log.error("a step has not ended within %.0f s; it is left behind", stuck_timeout_s)
-        self._pool.shutdown(wait=False, cancel_futures=True)  # an image that takes long to decode keeps nobody waiting
+        self._pool.shutdown(wait=False, cancel_futures=True)  # does not wait for an image that takes long to decode
         self._answer_all(stopping_error())
         self._sender.close(FLUSH_TIMEOUT_S)
         self._heartbeat.close()
@@ -177,7 +177,7 @@ class Engine:
             self._planner.plan(ticket)
         except EngineError as error:
             self._answer(ticket, error)
-        except BaseException:  # a library in Rust panics with one
+        except BaseException:  # panics of Rust libraries are no Exception
             _log.exception("a request could not be prepared")
             self._answer(ticket, InternalError("the request could not be prepared; the server's log has the cause"))
         else:
@@ -236,7 +236,7 @@ class Engine:
             return ticket in self._unanswered
 
     def _report(self) -> None:
-        if self._stopping.is_set():  # closed meanwhile: gauges and heartbeat are not this thread's any more
+        if self._stopping.is_set():  # closed in the meantime: gauges and heartbeat are no longer this thread's
             return
         unanswered = len(self._unanswered)
         running = {self._owners[sequence] for sequence in self._scheduler.running}

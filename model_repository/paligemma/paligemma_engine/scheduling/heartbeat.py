@@ -1,4 +1,4 @@
-"""Signs of life for a supervisor: a file that says when the engine thread last went round.
+"""Heartbeat for a supervisor: a file that says when the engine thread last completed a round.
 
 Its one line holds two numbers: the requests that are not yet answered, so that a supervisor can let them end before it
 stops the server, and the time of the beat in seconds of the monotonic clock. That clock is the same in all processes of
@@ -13,10 +13,10 @@ from typing import Final
 
 _log = logging.getLogger(__name__)
 
-INTERVAL_S: Final = 1.0  # at the latest after so long an engine without work beats, too
+INTERVAL_S: Final = 1.0  # longest time between two beats, also without work
 FILE_PREFIX: Final = "engine-"
 
-_LINE: Final = "%8d %20.3f\n"  # of one length, so that a shorter line leaves nothing of a longer one behind
+_LINE: Final = "%8d %20.3f\n"  # fixed length, so that a new line overwrites the old one completely
 
 
 class Heartbeat:
@@ -31,7 +31,7 @@ class Heartbeat:
         if folder is not None:
             self._path = folder / f"{FILE_PREFIX}{instance}"
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
-            self.beat(0)  # an engine that never goes round is stuck, too
+            self.beat(0)  # so that an engine that never completes a round is seen as stuck
 
     def beat(self, unanswered: int) -> None:
         """Writes the number of unanswered requests, when it has changed or the last beat is a while ago."""
@@ -41,7 +41,7 @@ class Heartbeat:
         if unanswered != self._unanswered or now_s - self._beaten_at_s >= INTERVAL_S:
             try:
                 os.pwrite(self._file, (_LINE % (unanswered, now_s)).encode("ascii"), 0)
-            except OSError:  # a full disk, say: the supervisor will miss the sign, the requests need not
+            except OSError:  # such as a full disk: requests go on without the heartbeat
                 if not self._failed:
                     _log.exception("the sign of life %s cannot be written", self._path)
                 self._failed = True

@@ -29,8 +29,8 @@ from paligemma_engine.requests.sequence import FinishReason, Sequence, Status
 
 _log = logging.getLogger(__name__)
 
-# How long prefills may take before the next decode step; the first one of a round may take longer. Running sequences
-# stall for at most this and one prefill: twice what a reader notices, and 100 prefills of the demo model on one core.
+# Time limit for the prefills of a round; the first one may exceed it. Running sequences stall for at most this long
+# plus one prefill. The demo model does about 30 prefills in it on one core.
 PREFILL_BUDGET_S: Final = 0.25
 
 
@@ -102,7 +102,7 @@ class Scheduler:
         self._waiting: deque[Sequence] = deque()
         self._running: dict[int, Sequence] = {}
         self._unread: deque[_Unread] = deque()
-        self._free = list(range(runner.slots))  # a heap: low slots first keep the rows of a step few
+        self._free = list(range(runner.slots))  # a heap: using low slots first keeps the row bucket small
         self._finished: list[Sequence] = []
 
     @property
@@ -131,7 +131,7 @@ class Scheduler:
         if self._running:
             self._step()
         if not self._running:
-            self._unread.clear()  # all that they were for has ended
+            self._unread.clear()  # their sequences have all ended
         finished, self._finished = self._finished, []
         return finished
 
@@ -151,7 +151,7 @@ class Scheduler:
         started = self._clock()
         while self._waiting and self._free:
             sequence = self._waiting.popleft()
-            self._end_if_unwanted(sequence)  # it may have waited for a slow prefill since the round began
+            self._end_if_unwanted(sequence)  # a slow prefill may have run since the round began
             if sequence.status is Status.FINISHED:
                 continue
             self._prefill(sequence, heapq.heappop(self._free))

@@ -35,6 +35,6 @@ class Sender:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
-            except BaseException:  # a panic of a library in Rust, say: who comes later must get an answer
+            except BaseException:  # such as a panic of a Rust library: later answers must still be sent
                 _log.exception("a job of the sender failed")
-            del job  # a request must not stay in memory until the next one comes
+            del job  # releases the request before waiting for the next job
