@@ -64,7 +64,7 @@ def scripted_gateway(**answers: list[Answer]) -> Iterator[ScriptedGateway]:
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             gateway.requests.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
-            script = gateway.answers.response.get(self.path, [failure(404, "not_found")])
+            script = gateway.answers.get(self.path, [failure(404, "not_found")])
             chosen = script.pop(0) if len(script) > 1 else script[0]
             if isinstance(chosen, str):
                 self.close_connection = True
