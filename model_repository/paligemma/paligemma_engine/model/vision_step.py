@@ -17,7 +17,6 @@ class VisionStep(nn.Module):
     pixel_values: torch.Tensor
     pixels: torch.Tensor
     levels: torch.Tensor
-    channels: torch.Tensor
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -27,7 +26,6 @@ class VisionStep(nn.Module):
         self.register_buffer("pixel_values", pixel_values)
         self.register_buffer("pixels", torch.zeros(side, side, 3, dtype=torch.uint8, device=weights.device))
         self.register_buffer("levels", torch.zeros(3, LEVELS, device=weights.device))
-        self.register_buffer("channels", torch.arange(3, device=weights.device)[:, None, None])
         self._levels_of: NDArray[np.float32] | None = None
         self._upload_values, self._upload_pixels = Upload(pixel_values[0]), Upload(self.pixels)
 
@@ -40,8 +38,9 @@ class VisionStep(nn.Module):
         if self._levels_of is not image.normalized:  # one table serves all pictures of a checkpoint
             self._levels_of = image.normalized
             self.levels.copy_(torch.from_numpy(image.normalized))
-        level = self.pixels.permute(2, 0, 1).long()
-        self.pixel_values[0].copy_(self.levels[self.channels, level])
+        for channel, values in enumerate(self.pixel_values[0]):
+            level = self.pixels[..., channel].reshape(-1).int()
+            values.copy_(self.levels[channel].index_select(0, level).view_as(values))
 
     def rehearse(self, number: int) -> None:
         """Puts a made-up picture in, so that runs can be compared; each number, from 0, stands for another one."""
