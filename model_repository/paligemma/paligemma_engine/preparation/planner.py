@@ -1,4 +1,4 @@
-"""Plans a request: which sequences answer it, and what each is given."""
+"""Plans a request: its sequences and their inputs."""
 
 import time
 
@@ -19,7 +19,7 @@ from paligemma_engine.requests.ticket import Ticket, cancelled_error, deadline_e
 
 
 class Planner:
-    """Checks requests and prepares their sequences; thread-safe, since it keeps no state of its own."""
+    """Checks requests and prepares their sequences. Thread-safe."""
 
     def __init__(self, config: EngineConfig, checkpoint: Checkpoint) -> None:
         self._config = config
@@ -29,7 +29,7 @@ class Planner:
         self._prepare_image = ImagePreparer(checkpoint.processor.image_processor)
 
     def plan(self, ticket: Ticket) -> None:
-        """Fills in a ticket's image and sequences; what is cheap to check comes first.
+        """Fills in a ticket's image and sequences; cheap checks come first.
 
         Raises:
             EngineError: the request is refused.
