@@ -4,12 +4,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.answers.segmentation import TARGET_JOINER
 from gateway.inputs import prompts as gateway
 from gateway.schemas import MAX_PROMPT_CHARACTERS
 from paligemma_engine.errors import InvalidPrompt
 from paligemma_engine.preparation import prompts as engine
+from paligemma_engine.requests import tensors
 
-WORDS = ["segment", "Segment", "SEGMENT", "detect", "Detect", "caption", "answer en", "segmented", "cat", "left  wheel", "é"]
+WORDS = ["segment", "Segment", "detect", "Detect", "caption", "answer en", "segmented", "cat", "left  wheel", "é"]
 GAPS = [" ", "  ", "\t", "\n", "\u00a0", "\u3000", ";", " ; ", ";;", ";\x1f", ""]
 
 prompts = st.lists(st.sampled_from([*WORDS, *GAPS]), max_size=30).map("".join) | st.text(max_size=60)
@@ -51,3 +53,7 @@ def test_targets_asked_one_by_one_are_those_of_the_whole_prompt(prompt: str) -> 
 @pytest.mark.parametrize("name", ["MAX_TARGETS", "MAX_PROMPT_CHARACTERS", "TARGET_SEPARATOR"])
 def test_the_limits_are_the_engines(name: str) -> None:
     assert getattr(gateway, name) == getattr(engine, name)
+
+
+def test_the_texts_of_targets_are_joined_as_the_engine_joins_them() -> None:
+    assert TARGET_JOINER == tensors.TARGET_JOINER
