@@ -17,7 +17,7 @@ from gateway.middleware import (
     RecordMiddleware,
     SecurityHeadersMiddleware,
 )
-from gateway.routes import health, metrics, models, segment
+from gateway.routes import health, metrics, models, segment, stream
 from gateway.routes.documentation import add_documentation
 from gateway.services import running_services
 from gateway.settings import Settings
@@ -63,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.state.api_keys = KeyFile(settings.api_keys_file)
         protection = [Depends(require_key)]
     app.include_router(segment.router, dependencies=protection)
+    app.include_router(stream.router, dependencies=protection)
     app.include_router(models.router, dependencies=protection)
     install_error_handlers(app)
     _add_middleware(app, settings, collected)

@@ -73,6 +73,7 @@ class RecordMiddleware:
 
     def _finish(self, scope: Scope, record: RequestRecord, status: int, response_bytes: int) -> None:
         seconds = time.perf_counter() - record.started
+        status = record.status or status
         route = getattr(scope.get("route"), "path", UNMATCHED)
         self._metrics.count(record, route=route, status=status, seconds=seconds)
         fields = {

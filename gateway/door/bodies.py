@@ -72,6 +72,15 @@ class Share:
         self._budget.take(count - self._held_bytes)
         self._held_bytes = count
 
+    @contextmanager
+    def holding(self, count: int) -> Iterator[None]:
+        """Holds so many further bytes until the context ends, whether they fit or not."""
+        self.become(self._held_bytes + count)
+        try:
+            yield
+        finally:
+            self.become(self._held_bytes - count)
+
 
 def share_of(scope: Scope) -> Share:
     """The share of the request in this scope."""
@@ -100,12 +109,13 @@ class BodyMiddleware:
             body = _Body(receive, share, max_bytes=self._max_body_bytes, declared_bytes=declared_bytes)
 
             async def send_and_hold(message: Message) -> None:
-                """Returns when the client has taken nearly all of a large answer: until then it counts."""
-                answer = message.get("body", b"")
-                if len(answer) > MIN_HELD_BYTES and not message.get("more_body", False):
-                    share.become(len(answer))
+                """Returns when the client has taken nearly all of a large piece; the last one counts until then."""
+                piece, more = message.get("body", b""), message.get("more_body", False)
+                if len(piece) > MIN_HELD_BYTES:
+                    if not more:
+                        share.become(len(piece))
                     await send({**message, "more_body": True})
-                    message = {"type": "http.response.body", "body": b""}
+                    message = {"type": "http.response.body", "body": b"", "more_body": more}
                 await send(message)
 
             await self._app(scope, body.receive, send_and_hold)

@@ -26,7 +26,9 @@ class Metrics:
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self.in_flight = Gauge(
-            "gateway_requests_in_flight", "Requests to /segment that are being served.", registry=self.registry
+            "gateway_requests_in_flight",
+            "Requests to /segment and /segment/stream that are being served.",
+            registry=self.registry,
         )
         self.body_bytes = Gauge(
             "gateway_body_bytes_in_flight",
@@ -41,7 +43,8 @@ class Metrics:
         )
         self._requests = Counter(
             "gateway_requests",
-            "Requests by route template and HTTP status; 499 where the client went away.",
+            "Requests by route template and HTTP status; 499 where the client went away. A stream that ends with an "
+            "error counts with that error's status.",
             ["route", "status"],
             registry=self.registry,
         )

@@ -44,6 +44,11 @@ class PreparedImage:
     digest: bytes
     normalized: NDArray[np.float32]
 
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return self.input_image.nbytes + self.normalized.nbytes
+
 
 @dataclass(frozen=True, slots=True)
 class PreparedPrompt:
