@@ -89,24 +89,26 @@ class ApiError(Exception):
         """The HTTP status of the code."""
         return STATUS_OF_CODE.get(self.code, 502)
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of its answer."""
+        retry = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        return {**HEADERS_OF_STATUS.get(self.status, {}), **retry}
+
 
 def install_error_handlers(app: FastAPI) -> None:
     """Every known error leaves the application in the one shape; FailureMiddleware answers the others."""
 
     async def api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
-        notes = record_of(request.scope).notes
-        notes.update(error.notes)
-        if error.__cause__ is not None and error.code in CODES_WITH_CAUSE:
-            notes["cause"] = _describe_cause(error.__cause__)
+        note_error(request, error)
         response = error_response(request, status=error.status, code=error.code, detail=error.detail)
-        if error.retry_after_s is not None:
-            response.headers["Retry-After"] = str(error.retry_after_s)
+        response.headers.update(error.headers)
         return response
 
     async def validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return error_response(request, status=422, code="invalid_request", detail=_describe(error))
+        return await api_error(request, invalid_fields(error))
 
     async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -118,6 +120,20 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)
+
+
+def invalid_fields(error: RequestValidationError) -> ApiError:
+    """What is said of fields that are missing or wrong."""
+    return ApiError("invalid_request", _describe(error))
+
+
+def note_error(request: Request, error: ApiError) -> None:
+    """Notes an error in the request's record, with what only the log may say."""
+    record = record_of(request.scope)
+    record.code = error.code
+    record.notes.update(error.notes)
+    if error.__cause__ is not None and error.code in CODES_WITH_CAUSE:
+        record.notes["cause"] = _describe_cause(error.__cause__)
 
 
 def error_response(request: Request, *, status: int, code: str, detail: str) -> JSONResponse:

@@ -33,12 +33,12 @@ class RequestRecord:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Measures a phase, also one that fails."""
+        """Measures a phase, also one that fails; times of the same phase are added."""
         started = time.perf_counter()
         try:
             yield
         finally:
-            self.phases_s[name] = time.perf_counter() - started
+            self.phases_s[name] = self.phases_s.get(name, 0.0) + time.perf_counter() - started
 
     @property
     def timings_ms(self) -> dict[str, float]:
