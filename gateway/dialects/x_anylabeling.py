@@ -57,7 +57,6 @@ _ORIGINAL_CODES: Final = {
 }
 _IMAGE_SCHEMA: Final = {"type": "string", "description": "The picture: a data: URL, or base64."}
 _EXAMPLE: Final = {
-    "model": "google/paligemma2-3b-mix-448",
     "image": EXAMPLE_IMAGE,
     "params": {"text_prompt": "blue square, red circle", "conf_threshold": 0.0, "epsilon_factor": EPSILON_FACTOR},
 }

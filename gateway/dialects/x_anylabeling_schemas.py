@@ -42,7 +42,10 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    model: Annotated[Text, Field(max_length=MAX_MODEL_ID_CHARACTERS, description="One of those in /v1/models.")]
+    model: Annotated[
+        Text | None,
+        Field(max_length=MAX_MODEL_ID_CHARACTERS, description="One of /v1/models; null: the default."),
+    ] = None
     params: PredictParams = PredictParams()
 
 

@@ -172,7 +172,7 @@ def test_another_model_is_asked_for(client: TestClient, triton: ScriptedTriton) 
         ({"params": {}}, "INVALID_PROMPT"),
         ({"params": {"text_prompt": " ,. "}}, "INVALID_PROMPT"),
         ({"params": {"text_prompt": "cat", "conf_threshold": 7}}, "INVALID_REQUEST"),
-        ({"model": None}, "INVALID_REQUEST"),
+        ({"model": 7}, "INVALID_REQUEST"),
     ],
 )
 def test_errors_are_answered_in_its_shape(triton: ScriptedTriton, changes: dict[str, Any], code: str) -> None:
