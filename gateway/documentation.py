@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from gateway.answers.events import EVENT_STREAM, encode_event
 from gateway.errors import STATUS_OF_CODE
 from gateway.fetching.errors import UNREACHABLE
@@ -89,6 +91,27 @@ def request_body() -> dict[str, Any]:
     json_body = {**body({"image_url": url}, by_url), "examples": examples}
     content = {MULTIPART: multipart, URLENCODED: urlencoded, JSON_TYPE: json_body}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def json_body(model: type[BaseModel], image: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    """The request body of another tool's protocol; its image, which is read apart from the fields, is `image`."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    fields = _inlined(schema, definitions)
+    fields["properties"] = {"image": image, **fields["properties"]}
+    fields["required"] = ["image", *fields.get("required", ())]
+    return {"requestBody": {"required": True, "content": {JSON_TYPE: {"schema": fields, "example": example}}}}
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """A schema with its definitions in their places."""
+    if isinstance(schema, list):
+        return [_inlined(part, definitions) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    return {name: _inlined(part, definitions) for name, part in schema.items()}
 
 
 def error_responses() -> dict[int | str, dict[str, Any]]:

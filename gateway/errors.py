@@ -90,21 +90,26 @@ class ApiError(Exception):
         """The HTTP status of the code."""
         return STATUS_OF_CODE.get(self.code, 502)
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of its answer."""
+        retry = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        return {**HEADERS_OF_STATUS.get(self.status, {}), **retry}
+
 
 def install_error_handlers(app: FastAPI) -> None:
     """Every known error leaves the application in the one shape; FailureMiddleware answers the others."""
 
     async def api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
-        _note(request, error)
+        note_error(request, error)
         response = error_response(request, status=error.status, code=error.code, detail=error.detail)
-        if error.retry_after_s is not None:
-            response.headers["Retry-After"] = str(error.retry_after_s)
+        response.headers.update(error.headers)
         return response
 
     async def validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return error_response(request, status=422, code="invalid_request", detail=_describe(error))
+        return await api_error(request, invalid_fields(error))
 
     async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -116,6 +121,20 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)
+
+
+def invalid_fields(error: RequestValidationError) -> ApiError:
+    """What is said of fields that are missing or wrong."""
+    return ApiError("invalid_request", _describe(error))
+
+
+def note_error(request: Request, error: ApiError) -> None:
+    """Notes an error in the request's record, with what only the log may say."""
+    record = record_of(request.scope)
+    record.code = error.code
+    record.notes.update(error.notes)
+    if error.__cause__ is not None and error.code in CODES_WITH_CAUSE:
+        record.notes["cause"] = _describe_cause(error.__cause__)
 
 
 def error_response(request: Request, *, status: int, code: str, detail: str) -> JSONResponse:
@@ -134,7 +153,7 @@ def late_error_body(request: Request, error: Exception) -> dict[str, str]:
     """The body of an error that ends an answer which has begun; the request counts as what the error stands for."""
     record = record_of(request.scope)
     if isinstance(error, ApiError):
-        _note(request, error)
+        note_error(request, error)
         record.status = error.status
         return _body(request, error.code, error.detail)
     _log_unknown(request, error)
@@ -146,13 +165,6 @@ def _body(request: Request, code: str, detail: str) -> dict[str, str]:
     record = record_of(request.scope)
     record.code = code
     return {"status": "error", "detail": detail, "code": code, "request_id": record.request_id}
-
-
-def _note(request: Request, error: ApiError) -> None:
-    notes = record_of(request.scope).notes
-    notes.update(error.notes)
-    if error.__cause__ is not None and error.code in CODES_WITH_CAUSE:
-        notes["cause"] = _describe_cause(error.__cause__)
 
 
 def _log_unknown(request: Request, error: Exception) -> None:

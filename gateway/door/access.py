@@ -18,6 +18,7 @@ BEARER: Final = HTTPBearer(auto_error=False, description="One of the keys in the
 KEY_HEADER: Final = APIKeyHeader(
     name="X-API-Key", auto_error=False, description="The same keys, for clients that ask so."
 )
+TOKEN_HEADER: Final = APIKeyHeader(name="Token", auto_error=False, description="The same keys, for X-AnyLabeling.")
 LOOK_EVERY_S: Final = 1.0  # whether the file has changed
 
 _log = logging.getLogger(__name__)
@@ -110,9 +111,34 @@ async def require_key(
     header: Annotated[str | None, Depends(KEY_HEADER)],
 ) -> None:
     """Lets a request with a known key pass and notes its name; raises ApiError. A dependency of protected routers."""
+    _admit(request, header, bearer.credentials if bearer else None)
+
+
+async def require_key_or_token(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+    header: Annotated[str | None, Depends(KEY_HEADER)],
+    token: Annotated[str | None, Depends(TOKEN_HEADER)],
+) -> None:
+    """The same for routers whose clients send the key in the header `Token`."""
+    _admit(request, header, bearer.credentials if bearer else None, token)
+
+
+async def admit(request: Request, *offered: str | None) -> None:
+    """The same for routes whose clients may send the key elsewhere, too; where there are no keys, everybody passes.
+
+    Args:
+        request: may have a key in one of its headers.
+        offered: keys that were found elsewhere.
+    """
+    if hasattr(request.app.state, "api_keys"):
+        bearer = await BEARER(request)
+        _admit(request, await KEY_HEADER(request), bearer.credentials if bearer else None, *offered)
+
+
+def _admit(request: Request, *offered: str | None) -> None:
     keys: KeyFile = request.app.state.api_keys
-    offered = [header or "", bearer.credentials if bearer else ""]
-    found = next((key for key in map(keys.find, offered) if key is not None), None)
+    found = next((key for key in map(keys.find, filter(None, offered)) if key is not None), None)
     if found is None:
         raise ApiError("unauthorized", "send a valid key in the header Authorization: Bearer <key>, or X-API-Key")
     if found.name is not None:

@@ -6,6 +6,7 @@ bounded; an image is never copied here, its field is a view of the body.
 
 import json
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -35,7 +36,6 @@ CODECS: Final[Mapping[str, str]] = {
 }
 
 _JSON_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_PLACEHOLDER: Final = "\0"  # stands for a long string while the rest of the JSON is read
 _JSON_ESCAPES: Final = {  # those that encoders write for characters of base64
     rb"\/": b"/",
     rb"\u002b": b"+",
@@ -86,7 +86,7 @@ def decode_body(content: ContentType, body: bytearray) -> Fields:
         case "application/x-www-form-urlencoded":
             return _decode_urlencoded(content, body)
         case _:
-            return _decode_json(body)
+            return _decode_segment_json(body)
 
 
 def _codec(options: Mapping[bytes, bytes], default: str) -> str:
@@ -122,27 +122,51 @@ def _decode_urlencoded(content: ContentType, body: bytearray) -> Fields:
     return fields
 
 
-def _decode_json(body: bytearray) -> Fields:
-    image_url = None
-    if len(body) > MAX_FIELDS_BYTES:
-        body, image_url = _take_long_string(body)
+def decode_json(body: bytearray, image_at: tuple[str, ...]) -> Fields:
+    """A JSON object; where the body is large, its image is a view of the body.
+
+    Args:
+        body: the request's.
+        image_at: where the text of the image is: the name in the object, or names in nested objects, outermost first.
+
+    Raises:
+        ApiError: it cannot be read, or it is too much.
+    """
+    if len(body) <= MAX_FIELDS_BYTES:
+        return _load_object(body)
+    body, placeholder, image = _take_long_string(body)
+    fields = _load_object(body)
+    holder: Any = fields
+    for name in image_at[:-1]:
+        holder = holder.get(name) if isinstance(holder, dict) else None
+    if not isinstance(holder, dict) or holder.get(image_at[-1]) != placeholder:
+        raise _too_many_bytes()
+    holder[image_at[-1]] = image
+    return fields
+
+
+def _decode_segment_json(body: bytearray) -> Fields:
+    fields = decode_json(body, ("image_url",))
+    if fields.get("image_url") == "":
+        del fields["image_url"]
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _load_object(body: bytearray) -> Fields:
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ApiError("invalid_body", "the body is not valid JSON") from error
     if not isinstance(fields, dict):
         raise ApiError("invalid_body", "the body must be a JSON object")
-    if image_url is not None:
-        if [name for name, value in fields.items() if value == _PLACEHOLDER] != ["image_url"]:
-            raise _too_many_bytes()
-        fields["image_url"] = image_url
-    if fields.get("image_url") == "":
-        del fields["image_url"]
-    return {name: value for name, value in fields.items() if value is not None}
+    return fields
 
 
-def _take_long_string(body: bytearray) -> tuple[bytearray, memoryview]:
-    """The body with a placeholder for its one long string, and that string; each byte is looked at a few times."""
+def _take_long_string(body: bytearray) -> tuple[bytearray, str, memoryview]:
+    """The body with a placeholder for its one long string, the placeholder, and that string.
+
+    Each byte is looked at a few times.
+    """
     start = body.find(b'"')
     while 0 <= start <= MAX_FIELDS_BYTES:
         short = _JSON_STRING.match(body, start, start + LONG_BYTES)
@@ -150,8 +174,9 @@ def _take_long_string(body: bytearray) -> tuple[bytearray, memoryview]:
             end = body.find(b'"', start + 1)
             if len(body) - (end - start) > MAX_FIELDS_BYTES:  # also where there is no end
                 break
-            rest = body[:start] + json.dumps(_PLACEHOLDER).encode() + body[end + 1 :]
-            return rest, _without_escapes(body, start + 1, end)
+            placeholder = uuid.uuid4().hex  # nothing else in the body can be the same
+            rest = body[:start] + json.dumps(placeholder).encode() + body[end + 1 :]
+            return rest, placeholder, _without_escapes(body, start + 1, end)
         start = body.find(b'"', short.end())
     raise _too_many_bytes()
 
@@ -173,7 +198,7 @@ def _unescape(text: bytearray) -> bytearray:
     for escape, character in _JSON_ESCAPES.items():
         text = text.replace(escape, character)
     if b"\\" in text:
-        raise ApiError("invalid_body", "a long image_url cannot have JSON escapes; send base64 without them")
+        raise ApiError("invalid_body", "a long image text cannot have JSON escapes; send base64 without them")
     return text
 
 

@@ -9,7 +9,7 @@ from gateway.schemas import MAX_PROMPT_CHARACTERS
 TASK_WORDS: Final = frozenset({"segment", "detect", "caption", "cap", "describe", "ocr", "answer", "question"})
 DEFAULT_TASK: Final = "segment"
 DETECT_TASK: Final = "detect"
-MAX_TARGETS: Final = 8
+MAX_TARGETS: Final = 8  # of one prompt; the engine's own limit
 TARGET_SEPARATOR: Final = ";"
 
 

@@ -58,12 +58,16 @@ def make_answer(label: str = "cat", *, count: int = 1, target: str = "cat") -> A
         "targets": texts([target]),
         "target": np.zeros(count, np.int32),
     }
+    return pack(outputs)
+
+
+def pack(outputs: dict[str, np.ndarray]) -> Any:
+    """The response with these outputs of `segment`."""
     response = service_pb2.ModelInferResponse(model_name="segment", model_version="1")
     for name, array in outputs.items():
         response.outputs.add(name=name, datatype=DATATYPES[array.dtype.name], shape=array.shape)
-        raw = array.tobytes()
-        if array.dtype == np.object_:
-            raw = serialize_byte_tensor(array).item() if array.size else b""
+        is_text = array.dtype == np.object_ and array.size > 0
+        raw = serialize_byte_tensor(array).item() if is_text else array.tobytes()
         response.raw_output_contents.append(raw)
     return response
 
