@@ -18,7 +18,7 @@ from paligemma_client.objects import FoundObject, Result
 from paligemma_client.pictures import Picture
 from paligemma_client.plans import Ask, Fetch, Finished, Given, ListModels, OpenStream, Plan, Step, advance
 from paligemma_client.questions import Asking, AskingFields, Prompt, Task
-from paligemma_client.rest import LIMITS, check_fetched, timeouts, translated
+from paligemma_client.rest import LIMITS, check_fetched, timeouts, tls, translated
 from paligemma_client.rest_transports import AsyncRestTransport, RestTransport
 from paligemma_client.retrying import Pause
 from paligemma_client.triton import AsyncTritonTransport, TritonTransport
@@ -68,7 +68,7 @@ class Client:
     ) -> None:
         server = server or DEFAULT_SERVERS[transport]
         self._timeout_s = timeout_s
-        self._web = httpx2.Client(limits=LIMITS)
+        self._web = httpx2.Client(limits=LIMITS, verify=tls())
         self._transport: RestTransport | TritonTransport = (
             RestTransport(server, api_key, self._web) if transport == "rest" else TritonTransport(server, api_key)
         )
@@ -158,7 +158,7 @@ class AsyncClient:
     ) -> None:
         server = server or DEFAULT_SERVERS[transport]
         self._timeout_s = timeout_s
-        self._web = httpx2.AsyncClient(limits=LIMITS)
+        self._web = httpx2.AsyncClient(limits=LIMITS, verify=tls())
         self._transport: AsyncRestTransport | AsyncTritonTransport = (
             AsyncRestTransport(server, api_key, self._web)
             if transport == "rest"

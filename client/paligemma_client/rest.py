@@ -1,6 +1,8 @@
 """The gateway's REST interface: what is sent, and what its answers mean. rest_transports.py does the sending."""
 
+import functools
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -38,6 +40,12 @@ def normal_address(server: str) -> str:
     return server.rstrip("/")
 
 
+@functools.cache
+def tls() -> ssl.SSLContext:
+    """The trusted certificates, for all clients of a program: reading them takes 20 to 60 ms."""
+    return httpx2.create_ssl_context()
+
+
 def timeouts(timeout_s: float) -> httpx2.Timeout:
     """Of one attempt."""
     return httpx2.Timeout(max(timeout_s, 0.001), connect=max(0.001, min(timeout_s, CONNECT_TIMEOUT_S)), pool=None)
@@ -52,7 +60,10 @@ class RestRequests:
         self._web = web
 
     def segment(self, question: Question, timeout_s: float, *, path: str = SEGMENT_PATH) -> httpx2.Request:
-        """Masks are wanted as run lengths, in pixels of the picture as it was given."""
+        """Masks are wanted as run lengths, in pixels of the picture as it was given.
+
+        The body is put together here, so that it is sent as a whole: httpx2 would send each field on its own.
+        """
         asking = question.asking
         fields = {
             "prompt": question.prompt,
@@ -63,7 +74,7 @@ class RestRequests:
             "model_id": asking.model_id,
             "max_new_tokens": None if asking.max_new_tokens is None else str(asking.max_new_tokens),
         }
-        return self._web.build_request(
+        request = self._web.build_request(
             "POST",
             self.server + path,
             headers=self._headers,
@@ -71,6 +82,8 @@ class RestRequests:
             files={"image_file": ("picture", question.picture)},
             timeout=timeouts(timeout_s),
         )
+        request.read()
+        return request
 
     def models(self, timeout_s: float) -> httpx2.Request:
         """Asks which models there are."""
