@@ -107,7 +107,7 @@ def run_command(url: str, listed: Path, pictures: int) -> float:
     command = [sys.executable, "-m", "paligemma_client.command", str(listed), "--server", url, "--restart"]
     command += ["--coco", str(listed.with_name("out.json")), "--concurrency", str(CLIENTS)]
     command += ["--max-new-tokens", str(MAX_NEW_TOKENS)]
-    environ = {**os.environ, "PYTHONPATH": str(REPOSITORY / "client")}
+    environ = os.environ | {"PYTHONPATH": str(REPOSITORY / "client")}
     started = time.perf_counter()
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     whole_s = time.perf_counter() - started
