@@ -1,7 +1,7 @@
-"""Bounds what clients hold of the gateway: the size of a body, of all bodies together, and the time that one takes.
+"""Limits the size of a body, the size of all bodies together, and the time that an upload takes.
 
-Bytes are counted as they come, not as they are announced: whoever announces much and sends little takes no room from
-others. A request's bytes count until its answer has been sent.
+Bytes are counted as they arrive. A client that announces a large body and sends little takes no room from others. A
+request's bytes count until its answer has been sent.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ class ByteBudget:
 
     @property
     def free_bytes(self) -> int:
-        """What is left; less than 0 where answers take more than there is."""
+        """The bytes that are left; negative if answers take more than the limit."""
         return self._free_bytes
 
     def take(self, count: int) -> None:
-        """Takes bytes, whether they are there or not; less than 0 gives them back."""
+        """Takes bytes, even if none are left; a negative number gives them back."""
         self._free_bytes -= count
         self._held.inc(count)
 
@@ -58,17 +58,17 @@ class Share:
         self._held_bytes = 0
 
     def check(self, count: int) -> None:
-        """Raises ApiError where so many further bytes do not fit."""
+        """Raises ApiError if this many further bytes do not fit."""
         if count > self._budget.free_bytes:
             raise ApiError("overloaded", "the gateway holds as many bytes of requests as it can; try again later")
 
     def grow(self, count: int) -> None:
-        """Takes further bytes; raises ApiError where they do not fit."""
+        """Takes further bytes; raises ApiError if they do not fit."""
         self.check(count)
         self.become(self._held_bytes + count)
 
     def become(self, count: int) -> None:
-        """Holds so many bytes from now on, whether they fit or not."""
+        """Sets the bytes that the request holds, whether they fit or not."""
         self._budget.take(count - self._held_bytes)
         self._held_bytes = count
 
@@ -90,7 +90,7 @@ def share_of(scope: Scope) -> Share:
 
 
 class BodyMiddleware:
-    """Stops reading a body that is too large, too slow or too much, and does not begin where it says so beforehand."""
+    """Stops reading a body that is too large, too slow or does not fit; refuses it unread if its length says so."""
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int, budget: ByteBudget) -> None:
         self._app = app
@@ -122,7 +122,7 @@ class BodyMiddleware:
 
 
 class _Body:
-    """A body on its way."""
+    """A body that is arriving."""
 
     def __init__(self, receive: Receive, share: Share, *, max_bytes: int, declared_bytes: int) -> None:
         self._receive = receive
@@ -136,8 +136,8 @@ class _Body:
         self._ended = False
 
     async def receive(self) -> Message:
-        """The next message; raises ApiError where the body is not let in any further."""
-        if self._ended:  # what comes now is the client's disconnect, which has all the time in the world
+        """Returns the next message; raises ApiError if the body exceeds a limit."""
+        if self._ended:  # only the client's disconnect can follow, and it has no time limit
             return await self._receive()
         if self._room_bytes == 0:
             self._begin()

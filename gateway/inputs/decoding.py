@@ -1,7 +1,7 @@
-"""Makes fields of a body: multipart, urlencoded or JSON.
+"""Decodes a body into fields: multipart, urlencoded or JSON.
 
-Everything here is for threads: a body may be large. What costs more than copying (text, nested JSON, percent signs) is
-bounded; an image is never copied here, its field is a view of the body.
+Everything here runs in threads, because a body may be large. The parts that cost more than copying (text, nested JSON,
+percent signs) are limited. An image is never copied: its field is a view of the body.
 """
 
 import json
@@ -53,11 +53,11 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ContentType:
-    """What a body is.
+    """The type of a body.
 
     Attributes:
         media_type: one of MEDIA_TYPES.
-        codec: of the text in it.
+        codec: encoding of its text.
         boundary: of a multipart body.
     """
 
@@ -67,7 +67,7 @@ class ContentType:
 
     @classmethod
     def parse(cls, header: str) -> "ContentType":
-        """Of a request's header; raises ApiError for what is not served."""
+        """Reads it from a request's header; raises ApiError for an unsupported type."""
         media_type, options = parse_options_header(header)
         if media_type.decode("latin-1") not in MEDIA_TYPES:
             raise ApiError("unsupported_media_type", f"send {', '.join(MEDIA_TYPES[:-1])} or {MEDIA_TYPES[-1]}")
@@ -78,7 +78,7 @@ def decode_body(content: ContentType, body: bytearray) -> Fields:
     """The fields of a body, empty ones left out; text as str, files and a long image_url as views of the body.
 
     Raises:
-        ApiError: it cannot be read, or it is too much.
+        ApiError: the body cannot be read, or exceeds a limit.
     """
     match content.media_type:
         case "multipart/form-data":
@@ -163,10 +163,7 @@ def _load_object(body: bytearray) -> Fields:
 
 
 def _take_long_string(body: bytearray) -> tuple[bytearray, str, memoryview]:
-    """The body with a placeholder for its one long string, the placeholder, and that string.
-
-    Each byte is looked at a few times.
-    """
+    """Returns the body with a placeholder for its one long string, the placeholder, and that string, in linear time."""
     start = body.find(b'"')
     while 0 <= start <= MAX_FIELDS_BYTES:
         short = _JSON_STRING.match(body, start, start + LONG_BYTES)
@@ -230,7 +227,7 @@ class _Multipart:
     _counts: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
 
     def callbacks(self) -> Any:
-        """What the parser calls."""
+        """Returns the functions that the parser calls."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": lambda data, start, end: self._add_header(bytes(data[start:end]), b""),

@@ -1,4 +1,4 @@
-"""What users write as a prompt, made into what PaliGemma expects."""
+"""Turns a user's prompt into the form that PaliGemma expects."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -27,7 +27,7 @@ class TargetPrompt:
 
 
 def with_task(prompt: str) -> str:
-    """The prompt, with `segment ` before it where it starts with no task word: `left wheel` -> `segment left wheel`."""
+    """Puts `segment ` before a prompt that starts with no task word: `left wheel` -> `segment left wheel`."""
     words = prompt.split(maxsplit=1)
     if not words or words[0].lower() in TASK_WORDS:
         return prompt

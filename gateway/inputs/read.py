@@ -36,12 +36,12 @@ FormModel = TypeVar("FormModel", bound=BaseModel)
 
 @dataclass(slots=True)
 class Received(Generic[Form]):
-    """A request as it was read.
+    """A request that was read.
 
     Attributes:
         form: its fields beside the image.
-        image: the uploaded file, or what a data: URL holds; None where there is a URL, and once it has been taken.
-        image_url: an http or https URL, unchecked; None where there is an image.
+        image: the uploaded file, or what a data: URL holds; None if there is a URL, and after it has been taken.
+        image_url: an http or https URL, unchecked; None if there is an image.
     """
 
     form: Form
@@ -59,14 +59,14 @@ SegmentInput = Received[SegmentForm]
 
 @dataclass(frozen=True, slots=True)
 class SegmentBody:
-    """A request's body that has come, and what it is."""
+    """A received body and its type."""
 
     content: ContentType
     body: bytearray
 
 
 async def read_body(request: Request) -> SegmentBody:
-    """The body of a request; raises ApiError where it is not served or does not come."""
+    """Receives the body of a request; raises ApiError if its type is not supported or it does not arrive."""
     content = ContentType.parse(request.headers.get("content-type", ""))
     encoded = content.media_type == URLENCODED
     body = bytearray()
@@ -82,12 +82,12 @@ async def read_body(request: Request) -> SegmentBody:
 
 
 def decode_segment_input(read: SegmentBody, *, max_image_bytes: int, refuse_unknown_fields: bool) -> SegmentInput:
-    """The fields and the image of a request; for threads.
+    """Returns the fields and the image of a request; runs in a thread.
 
     Args:
         read: the request's body.
         max_image_bytes: size of an encoded image.
-        refuse_unknown_fields: whether a field that there is not is an error.
+        refuse_unknown_fields: whether an unknown field is an error.
 
     Raises:
         ApiError: the request cannot be served.
@@ -142,7 +142,7 @@ def read_image_text(text: str | memoryview, max_image_bytes: int) -> EncodedImag
 
 
 def _refuse_unknown(fields: dict[str, Any]) -> None:
-    """Raises ApiError for the first field that there is not, with the name that was probably meant."""
+    """Raises ApiError for the first unknown field, with the known name that is most similar."""
     known = [*IMAGE_FIELDS, *SegmentForm.model_fields]
     for name in fields:
         if name not in known:

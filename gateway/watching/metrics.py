@@ -1,4 +1,4 @@
-"""What Prometheus may ask the gateway."""
+"""The gateway's metrics for Prometheus."""
 
 from typing import Final
 
@@ -19,7 +19,7 @@ BYTES_BUCKETS: Final = (1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7)
 
 
 class Metrics:
-    """The gateway's own collectors, in a registry of their own: an application may be built many times."""
+    """The gateway's own collectors, in their own registry, because a process may build many applications."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

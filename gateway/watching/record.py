@@ -1,4 +1,4 @@
-"""What is known of one request while it is served; becomes its access line and its metrics."""
+"""The record of one request while it is served. Its line in the log and its metrics are made from it."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ class RequestRecord:
     """One request.
 
     Attributes:
-        request_id: the client's, where it is well-formed; in logs, answers and Triton.
+        request_id: the client's if it is well-formed, else a new one; used in logs, answers and Triton.
         started: `time.perf_counter()` when the request came.
         phases_s: seconds by phase: receive, fetch, inference (queueing included), encode.
         sizes: image_bytes and objects, as far as they are known.
