@@ -109,9 +109,9 @@ def measure_requests(stack: Stack, jobs: list[Job]) -> None:
 
 
 def measure_streams(stack: Stack, *, clients: int, requests: int) -> None:
-    """Measures plain requests and streams together, against plain requests alone: their rate, and the servers' CPU time.
+    """Measures plain requests and streams together against plain requests alone: their rate, and the servers' CPU time.
 
-    All have prompts with two targets. The rounds of both are interleaved.
+    All prompts have two targets. The rounds of both are interleaved.
     """
     jobs = make_jobs(4 * requests, "mixed")[3::4]
     supervisor = psutil.Process(stack.triton.pid)
@@ -124,14 +124,12 @@ def measure_streams(stack: Stack, *, clients: int, requests: int) -> None:
 
     cost(jobs, jobs, clients)  # to warm up
     rounds = [(cost(jobs, jobs, clients), cost([*jobs, *jobs], [], 2 * clients)) for _ in range(ROUNDS)]
-    medians = [
-        [statistics.median(column) for column in zip(*costs, strict=True)] for costs in zip(*rounds, strict=True)
-    ]
-    for name, (elapsed_s, cpu_s) in zip(("half of them streams", "no streams"), medians, strict=True):
+    both = [tuple(map(statistics.median, zip(*costs, strict=True))) for costs in zip(*rounds, strict=True)]
+    for name, (elapsed_s, cpu_s) in zip(("half of them streams", "no streams"), both, strict=True):
         rate, cpu_ms = 2 * requests / elapsed_s, cpu_s / (2 * requests) * 1e3
         print(f"{2 * clients} clients, {name:20}  {rate:6.1f} requests/s  {cpu_ms:6.1f} ms of CPU for a request")
-    (elapsed_s, cpu_s), (plain_s, plain_cpu_s) = medians
-    print(f"streams against none: time {elapsed_s / plain_s:.2f}, CPU {cpu_s / plain_cpu_s:.2f}")
+    time_ratio, cpu_ratio = (streamed / plain for streamed, plain in zip(*both, strict=True))
+    print(f"streams against none: time {time_ratio:.2f}, CPU {cpu_ratio:.2f}")
 
 
 def ask_triton(client: grpcclient.InferenceServerClient, job: Job) -> None:
