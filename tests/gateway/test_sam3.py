@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pycocotools.mask
 import pytest
+from answering_triton import AnsweringTriton, Thing, answering_triton, disc
 from fastapi.testclient import TestClient
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from scripted_triton import ScriptedTriton, Thing, disc, scripted_triton
 from stack import REPOSITORY
 from web import SITE, reply, site
 
@@ -42,18 +42,18 @@ THINGS = {
 
 
 @pytest.fixture
-def triton() -> Iterator[ScriptedTriton]:
-    with scripted_triton(lambda target: THINGS.get(target, [])) as triton:
+def triton() -> Iterator[AnsweringTriton]:
+    with answering_triton(lambda target: THINGS.get(target, [])) as triton:
         yield triton
 
 
 @pytest.fixture
-def client(triton: ScriptedTriton) -> Iterator[TestClient]:
+def client(triton: AnsweringTriton) -> Iterator[TestClient]:
     with serving(triton) as client:
         yield client
 
 
-def serving(triton: ScriptedTriton, **settings: Any) -> TestClient:
+def serving(triton: AnsweringTriton, **settings: Any) -> TestClient:
     app = create_app(Settings(triton_grpc_url=triton.address, **settings))
     return TestClient(app, raise_server_exceptions=False)
 
@@ -80,7 +80,7 @@ def check(response: Any, status: int, code: str) -> str:
     return str(body["detail"])  # which the SDK shows
 
 
-def test_the_sdks_own_request_is_answered(client: TestClient, triton: ScriptedTriton) -> None:
+def test_the_sdks_own_request_is_answered(client: TestClient, triton: AnsweringTriton) -> None:
     sent = request()
     response = client.post(RECORDED["path"], content=json.dumps(sent), headers=RECORDED["headers"])
     (asked,) = triton.asked
@@ -147,7 +147,7 @@ def test_objects_without_a_mask_are_left_out(client: TestClient) -> None:
     assert [result["predictions"] for result in results["prompt_results"]] == [[], [], []]
 
 
-def test_more_prompts_than_a_question_takes(client: TestClient, triton: ScriptedTriton) -> None:
+def test_more_prompts_than_a_question_takes(client: TestClient, triton: AnsweringTriton) -> None:
     texts = [f"thing {number}" for number in range(15)] + ["blue star"]
     results = answer(client, asking(*texts))["prompt_results"]
     assert [asked["prompt"].count(b";") + 1 for asked in triton.asked] == [8, 8]
@@ -155,7 +155,7 @@ def test_more_prompts_than_a_question_takes(client: TestClient, triton: Scripted
     assert [result["prompt_index"] for result in results] == list(range(16))
 
 
-def test_another_model_is_asked_for(client: TestClient, triton: ScriptedTriton) -> None:
+def test_another_model_is_asked_for(client: TestClient, triton: AnsweringTriton) -> None:
     answer(client, request(model_id="google/other"))
     assert triton.asked[-1]["model_id"] == b"google/other"
 
@@ -188,7 +188,7 @@ def test_unknown_fields_are_passed_over(client: TestClient) -> None:
     answer(client, request(image_id="x", source="sdk", prompts=[{"text": "blue star", "box_labels": None, "more": 1}]))
 
 
-def test_an_image_on_the_web(triton: ScriptedTriton) -> None:
+def test_an_image_on_the_web(triton: AnsweringTriton) -> None:
     async def ask() -> None:
         async with site({"/image": reply(PICTURE)}) as served:
             url = served.url(host=SITE)
@@ -217,7 +217,7 @@ def keys_file(tmp_path: Path) -> Path:
     ],
 )
 def test_a_key_opens_wherever_the_sdk_puts_it(
-    triton: ScriptedTriton,
+    triton: AnsweringTriton,
     keys_file: Path,
     caplog: pytest.LogCaptureFixture,
     key: str | None,
@@ -234,13 +234,13 @@ def test_a_key_opens_wherever_the_sdk_puts_it(
 
 
 @pytest.mark.parametrize("key", [None, "", "wrong"])
-def test_without_a_key_it_stays_shut(triton: ScriptedTriton, keys_file: Path, key: str | None) -> None:
+def test_without_a_key_it_stays_shut(triton: AnsweringTriton, keys_file: Path, key: str | None) -> None:
     with serving(triton, api_keys_file=keys_file) as client:
         check(client.post(f"{PATH}?api_key={key or ''}", json=request(api_key=key)), 401, "unauthorized")
     assert triton.asked == []
 
 
-def test_a_key_in_the_query_is_in_no_span(triton: ScriptedTriton, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_in_the_query_is_in_no_span(triton: AnsweringTriton, monkeypatch: pytest.MonkeyPatch) -> None:
     """FastAPI's spans hold the query as it came."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
@@ -255,7 +255,7 @@ def test_a_key_in_the_query_is_in_no_span(triton: ScriptedTriton, monkeypatch: p
     assert "s3cret" not in str(attributes)
 
 
-def test_a_wrong_key_is_not_echoed(triton: ScriptedTriton, keys_file: Path) -> None:
+def test_a_wrong_key_is_not_echoed(triton: AnsweringTriton, keys_file: Path) -> None:
     with serving(triton, api_keys_file=keys_file) as client:
         response = client.post(PATH, json=request(api_key=["s3cret"]))
     check(response, 422, "invalid_request")

@@ -10,8 +10,8 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from answering_triton import AnsweringTriton, Thing, answering_triton, disc
 from fastapi.testclient import TestClient
-from scripted_triton import ScriptedTriton, Thing, disc, scripted_triton
 
 from gateway.app import create_app
 from gateway.dialects.x_anylabeling import split_prompts
@@ -30,18 +30,18 @@ THINGS = {
 
 
 @pytest.fixture
-def triton() -> Iterator[ScriptedTriton]:
-    with scripted_triton(lambda target: THINGS.get(target, [])) as triton:
+def triton() -> Iterator[AnsweringTriton]:
+    with answering_triton(lambda target: THINGS.get(target, [])) as triton:
         yield triton
 
 
 @pytest.fixture
-def client(triton: ScriptedTriton) -> Iterator[TestClient]:
+def client(triton: AnsweringTriton) -> Iterator[TestClient]:
     with serving(triton) as client:
         yield client
 
 
-def serving(triton: ScriptedTriton, **settings: Any) -> TestClient:
+def serving(triton: AnsweringTriton, **settings: Any) -> TestClient:
     app = create_app(
         Settings(
             triton_grpc_url=triton.address, triton_metrics_url="http://127.0.0.1:1/metrics", model_id=MODEL, **settings
@@ -74,7 +74,7 @@ def failure(response: Any, code: str, status: int = 200) -> str:
     return str(answer["error"]["message"])
 
 
-def test_a_text_becomes_one_question_and_labels_are_the_users_words(client: TestClient, triton: ScriptedTriton) -> None:
+def test_a_text_becomes_one_question_and_labels_are_the_users(client: TestClient, triton: AnsweringTriton) -> None:
     found = shapes(client, " cat,left wheel. dog ,cat")
     assert [asked["prompt"] for asked in triton.asked] == [b"segment cat ; left wheel ; dog"]
     assert triton.asked[0]["image"] == PICTURE
@@ -132,13 +132,13 @@ def test_an_object_without_an_outline_is_a_rectangle(client: TestClient, text: s
 
 
 @pytest.mark.parametrize("head", ["data:image/jpeg;base64,", ""])
-def test_pictures_large_and_small(client: TestClient, triton: ScriptedTriton, head: str) -> None:
+def test_pictures_large_and_small(client: TestClient, triton: AnsweringTriton, head: str) -> None:
     for picture in (b"small", PICTURE):
         client.post("/v1/predict", json=request("cat", image=picture, head=head)).raise_for_status()
         assert triton.asked[-1]["image"] == picture
 
 
-def test_more_prompts_than_a_question_takes(client: TestClient, triton: ScriptedTriton) -> None:
+def test_more_prompts_than_a_question_takes(client: TestClient, triton: AnsweringTriton) -> None:
     """They were refused: label lists are often longer than the model's eight."""
     names = [f"thing {number}" for number in range(2 * MAX_TARGETS)] + ["cat", "left wheel"]
     found = shapes(client, ",".join(names))
@@ -157,7 +157,7 @@ def test_prompts_are_split_as_by_the_original() -> None:
     assert split_prompts("cat, dog.bird\nfish;cat,, .") == ["cat", "dog", "bird", "fish"]
 
 
-def test_another_model_is_asked_for(client: TestClient, triton: ScriptedTriton) -> None:
+def test_another_model_is_asked_for(client: TestClient, triton: AnsweringTriton) -> None:
     client.post("/v1/predict", json={**request("cat"), "model": "google/other"})
     assert triton.asked[-1]["model_id"] == b"google/other"
 
@@ -175,7 +175,7 @@ def test_another_model_is_asked_for(client: TestClient, triton: ScriptedTriton) 
         ({"model": 7}, "INVALID_REQUEST"),
     ],
 )
-def test_errors_are_answered_in_its_shape(triton: ScriptedTriton, changes: dict[str, Any], code: str) -> None:
+def test_errors_are_answered_in_its_shape(triton: AnsweringTriton, changes: dict[str, Any], code: str) -> None:
     """With status 200 and data: the client removes a picture's shapes for anything else that it gets."""
     with serving(triton, max_image_bytes=300_000) as client:
         failure(client.post("/v1/predict", json={**request("cat"), **changes}), code)
@@ -192,7 +192,7 @@ def test_errors_are_answered_in_its_shape(triton: ScriptedTriton, changes: dict[
     ],
 )
 def test_what_triton_refuses(
-    client: TestClient, triton: ScriptedTriton, failed: tuple[grpc.StatusCode, str], code: str, status: int
+    client: TestClient, triton: AnsweringTriton, failed: tuple[grpc.StatusCode, str], code: str, status: int
 ) -> None:
     triton.failure = failed
     response = client.post("/v1/predict", json=request("cat"))
@@ -223,12 +223,12 @@ def keys_file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "headers", [{"Token": "s3cret"}, {"Token": "", "X-API-Key": "s3cret"}, {"Authorization": "Bearer s3cret"}]
 )
-def test_a_key_opens(triton: ScriptedTriton, keys_file: Path, headers: dict[str, str]) -> None:
+def test_a_key_opens(triton: AnsweringTriton, keys_file: Path, headers: dict[str, str]) -> None:
     with serving(triton, api_keys_file=keys_file) as client:
         assert client.post("/v1/predict", json=request("cat"), headers=headers).json()["success"] is True
 
 
-def test_without_a_key_it_stays_shut(triton: ScriptedTriton, keys_file: Path) -> None:
+def test_without_a_key_it_stays_shut(triton: AnsweringTriton, keys_file: Path) -> None:
     with serving(triton, api_keys_file=keys_file) as client:
         for headers in ({}, {"Token": ""}, {"Token": "wrong"}):
             failure(client.post("/v1/predict", json=request("cat"), headers=headers), "UNAUTHORIZED", 401)

@@ -42,7 +42,7 @@ Script = Callable[[str], Sequence[Thing]]
 
 
 @dataclass
-class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
+class AnsweringTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
     """Answers `segment a ; b` with what the script has for each target.
 
     Attributes:
@@ -86,9 +86,9 @@ class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 @contextmanager
-def scripted_triton(script: Script) -> Iterator[ScriptedTriton]:
+def answering_triton(script: Script) -> Iterator[AnsweringTriton]:
     """It serves on a port of its own until the context ends."""
-    triton = ScriptedTriton(script)
+    triton = AnsweringTriton(script)
     server = grpc.server(ThreadPoolExecutor(4))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
     triton.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
