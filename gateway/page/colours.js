@@ -3,8 +3,8 @@
  * do not claim the same one.
  */
 
-// Told apart by people who see few colours, too: they differ in lightness, and every object also has its name.
-const PALETTE = ["#2f6fed", "#e4572e", "#0f9d75", "#d9a400", "#9b4dca", "#00a3c4", "#d6336c", "#7a8b00", "#8d5a2b", "#4b5bd6"];
+// Light enough for dark letters. Nobody has to tell objects apart by colour alone: each also has its name.
+const PALETTE = ["#4d9bff", "#ff7a59", "#2fc98f", "#ffc233", "#c58bff", "#27c4e0", "#ff7db0", "#a6d13c", "#8f9dff", "#d9b38c"];
 
 export class Colours {
   /** @type {Map<string, string>} */

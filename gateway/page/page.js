@@ -178,6 +178,10 @@ function listen() {
     language.addEventListener("change", showSnippet);
   }
   byId("copy").addEventListener("click", copySnippet);
+  byId("key-field").addEventListener("submit", (event) => {
+    event.preventDefault();
+    key.blur(); // which is a change
+  });
   key.addEventListener("change", () => {
     sessionStorage.setItem(KEY_NAME, key.value);
     void loadModels();

@@ -8,6 +8,7 @@
 
 const LINE_PIXELS = 2; // of the screen
 const FONT_PIXELS = 13;
+const LETTERS = "#10131a";
 const FAINT = 0.12; // what is left of the others while one object is looked at
 
 /**
@@ -60,7 +61,10 @@ export function paintObjects(context, picture, objects, style, zoom) {
 function paintBox(context, found, { width, height }, zoom) {
   const [x, y, right, bottom] = found.entry.coordinates;
   context.save();
-  if (found.entry.mask) context.setLineDash([6 / zoom, 4 / zoom]);
+  if (found.entry.mask) {
+    context.lineWidth /= 2;
+    context.setLineDash([5 / zoom, 4 / zoom]);
+  }
   context.strokeRect(x * width, y * height, (right - x) * width, (bottom - y) * height);
   context.restore();
 }
@@ -82,11 +86,7 @@ function paintLabel(context, found, { width, height }, zoom) {
   context.beginPath();
   context.roundRect(left, top, wide, tall, 4 / zoom);
   context.fill();
-  context.fillStyle = "#fff";
-  context.strokeStyle = "rgb(0 0 0 / 45%)";
-  context.lineWidth = 2.5 / zoom;
+  context.fillStyle = LETTERS;
   context.textBaseline = "middle";
-  context.strokeText(found.entry.label, left + padding, top + tall / 2);
   context.fillText(found.entry.label, left + padding, top + tall / 2);
-  context.lineWidth = LINE_PIXELS / zoom;
 }
