@@ -41,16 +41,7 @@ export async function readModels(key) {
  */
 export async function segment(question, signal, onObject) {
   const body = formOf(question);
-  const options = { method: "POST", body, headers: keyHeader(question.key), signal };
-  const response = await call("segment/stream", options).catch((error) => {
-    if (error.code !== "not_found") throw error;
-    return null; // a gateway without the stream
-  });
-  if (!response) {
-    const answer = /** @type {Answer} */ (await (await call("segment", options)).json());
-    answer.masks.forEach(onObject);
-    return answer;
-  }
+  const response = await call("segment/stream", { method: "POST", body, headers: keyHeader(question.key), signal });
   if (!response.body) throw new ServiceError({ code: UNREACHABLE, detail: "the answer was empty" });
   /** @type {Entry[]} */
   const masks = [];

@@ -109,13 +109,10 @@ def test_dark_and_light_differ(stack: Stack, visit: Callable[..., Visit]) -> Non
     assert background("dark") < 100
 
 
-@pytest.mark.parametrize(("path", "sign"), [("/docs", ".opblock"), ("/redoc", "[data-role='redoc']")])
-def test_the_api_is_described_without_the_internet(
-    stack: Stack, visit: Callable[..., Visit], path: str, sign: str
-) -> None:
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+def test_the_api_is_described_without_the_internet(stack: Stack, visit: Callable[..., Visit], path: str) -> None:
     described = visit(stack.url)
     described.page.goto(f"{stack.url}{path}")
-    expect(described.page.locator(sign).first).to_be_visible()
     expect(described.page.get_by_text("Find what a prompt asks for in an image").first).to_be_visible()
     described.complaints.clear()  # of what these pages try and their policy forbids; what they asked for is still held
 

@@ -64,7 +64,7 @@ def test_a_picture_that_is_too_large(front: Front, visit: Callable[..., Visit]) 
             demo.ask("penguin")
             expect(demo["failure"]).to_contain_text("The picture is too large")
         expect(demo["failure"]).to_contain_text("413")
-        expect(demo["failure"]).to_contain_text("20000 bytes")
+        expect(demo["failure"]).to_contain_text("send at most 20000")
         expect(demo["failure"]).to_contain_text("request ")
 
 

@@ -69,8 +69,11 @@ def test_tokens_are_grouped_by_object(demo: Visit) -> None:
 def test_a_shell_takes_a_copied_command_as_it_was_meant(stack: Stack, demo: Visit) -> None:
     """Quotes in names and prompts would end a word of the command early."""
     command = demo.page.evaluate(
-        """async () => (await import("./demo/snippets.js")).SNIPPETS.curl({ address: "http://127.0.0.1/", prompt: "Ann's cat",
-          picture: { file: new Blob([]), name: 'a "b" c.png' }, modelId: "", keys: true })"""
+        """async () => {
+          const { SNIPPETS } = await import("./demo/snippets.js");
+          const picture = { file: new Blob([]), name: 'a "b" c.png' };
+          return SNIPPETS.curl({ address: "http://127.0.0.1/", prompt: "Ann's cat", picture, modelId: "", keys: true });
+        }"""
     )
     assert "'prompt=Ann'\\''s cat'" in command
     assert """'image_file=@"a \\"b\\" c.png"'""" in command

@@ -28,7 +28,8 @@ class Visit:
         self.complaints: list[str] = []
         self.hosts: set[str] = set()
         self._expects_refusals = False
-        page.context.on("request", self._note_request)
+        page.context.on("requestfinished", self._note_request)
+        page.context.on("requestfailed", self._note_request)
         page.on("console", self._note_message)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
 
@@ -92,7 +93,7 @@ class Visit:
 
     def _note_request(self, request: Request) -> None:
         parts = urlsplit(request.url)
-        if parts.scheme not in ("blob", "data"):
+        if parts.scheme not in ("blob", "data") and request.failure != "csp":  # those never left the browser
             self.hosts.add(parts.hostname or "")
 
     def _note_message(self, message: ConsoleMessage) -> None:
