@@ -52,7 +52,12 @@ export class Asking extends EventTarget {
     this.#changed();
     const began = performance.now();
     try {
-      const answer = await segment(question, running.signal, (entry) => this.scene.add(entry));
+      const answer = await segment(
+        question,
+        running.signal,
+        (targets) => this.scene.expect(targets),
+        (entry) => this.scene.add(entry),
+      );
       const picture = await withSightOf(question.picture, answer);
       if (running.signal.aborted) return;
       this.tookMs = performance.now() - began;

@@ -39,6 +39,11 @@ export class Scene extends EventTarget {
     this.changed();
   }
 
+  /** Gives labels their colours, so that these do not depend on what is found first. @param {string[]} labels */
+  expect(labels) {
+    for (const label of labels) this.#colours.of(label);
+  }
+
   /** @param {Entry} entry */
   add(entry) {
     this.objects.push({ entry, colour: this.#colours.of(entry.label), shown: true });

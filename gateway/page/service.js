@@ -36,10 +36,11 @@ export async function readModels(key) {
  * Asks about a picture.
  * @param {Question} question
  * @param {AbortSignal} signal
+ * @param {(targets: string[]) => void} onTargets  called with what the prompt asks for
  * @param {(entry: Entry) => void} onObject  called with each object as it is found
  * @returns {Promise<Answer>}
  */
-export async function segment(question, signal, onObject) {
+export async function segment(question, signal, onTargets, onObject) {
   const body = formOf(question);
   const response = await call("segment/stream", { method: "POST", body, headers: keyHeader(question.key), signal });
   if (!response.body) throw new ServiceError({ code: UNREACHABLE, detail: "the answer was empty" });
@@ -47,7 +48,10 @@ export async function segment(question, signal, onObject) {
   const masks = [];
   let requestId = response.headers.get("X-Request-ID") ?? "";
   for await (const { event, data } of unbroken(readEvents(response.body))) {
-    if (event === "accepted") requestId = data.request_id;
+    if (event === "accepted") {
+      requestId = data.request_id;
+      onTargets(data.targets);
+    }
     if (event === "error") throw new ServiceError(data, response.status);
     if (event === "object") {
       masks.push(data.object);
