@@ -51,6 +51,7 @@ export function listen(stage, viewport, redraw) {
     { passive: false },
   );
   stage.addEventListener("dblclick", (event) => {
+    if (event.target instanceof Element && event.target.closest("button")) return;
     const { x, y } = within(stage, event);
     viewport.zoom(STEP * STEP, x, y);
     changed();

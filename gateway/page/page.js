@@ -12,7 +12,7 @@ import { ModelChoice } from "./models.js";
 import { pictureAt, pictureOf } from "./pictures.js";
 import { showReport } from "./report.js";
 import { Scene } from "./scene.js";
-import { readFacts, ServiceError } from "./service.js";
+import { readFacts, readSample, ServiceError } from "./service.js";
 import { SNIPPETS } from "./snippets.js";
 import { listenForPictures, SAMPLES } from "./sources.js";
 import { Stage } from "./stage.js";
@@ -34,9 +34,9 @@ let facts = { keys: false, docs: false, url_fetch: true };
 /** @type {string[]} prompts that fit the picture */
 let suggestions = [];
 
-/** @param {unknown} error */
-function fail(error) {
-  showFailure(error, ask);
+/** @param {unknown} error @param {() => void} [retry] */
+function fail(error, retry = ask) {
+  showFailure(error, retry);
   if (error instanceof ServiceError && error.code === "unauthorized") {
     byId("key-field").hidden = false;
     key.focus();
@@ -63,9 +63,9 @@ async function ask() {
 /** @param {Picture} picture @param {string[]} prompts */
 function use(picture, prompts) {
   hideFailure();
-  asking.forget();
   suggestions = prompts;
   scene.show(picture);
+  asking.forget();
   showPrompts();
   announce(`${picture.name} is on the page.`);
 }
@@ -82,8 +82,11 @@ async function useFile(file, name) {
 
 /** @param {Sample} sample */
 async function useSample(sample) {
-  const response = await fetch(`demo/samples/${sample.file}`);
-  use(await pictureOf(await response.blob(), sample.file), sample.prompts);
+  try {
+    use(await pictureOf(await readSample(sample.file), sample.file), sample.prompts);
+  } catch (error) {
+    fail(error, () => void useSample(sample));
+  }
 }
 
 /** Prompts to be asked with one click: those that fit the picture, and the last ones. */
@@ -107,7 +110,10 @@ function showAnswer() {
   byId("results").hidden = !answer;
   byId("waiting").hidden = Boolean(answer) || isRunning || scene.objects.length > 0;
   byId("report").hidden = !answer;
-  if (!answer) return;
+  if (!answer) {
+    byId("remarks").replaceChildren();
+    return;
+  }
   showTokens(scene, answer.text);
   showReport(answer, asking.tookMs);
   showSnippet();
@@ -123,10 +129,15 @@ function showSnippet() {
 }
 
 async function copySnippet() {
-  await navigator.clipboard.writeText(snippet.textContent ?? "");
-  announce("Copied.");
   const copy = byId("copy");
-  copy.textContent = "Copied";
+  if (navigator.clipboard) {
+    await navigator.clipboard.writeText(snippet.textContent ?? "");
+    copy.textContent = "Copied";
+  } else {
+    getSelection()?.selectAllChildren(snippet); // over plain http, browsers let only the user copy
+    copy.textContent = "Selected: press Ctrl+C";
+  }
+  announce(copy.textContent);
   copy.addEventListener("blur", () => (copy.textContent = "Copy"), { once: true });
 }
 
@@ -135,7 +146,7 @@ async function loadModels() {
     await models.load(key.value);
     hideFailure();
   } catch (error) {
-    showFailure(error, loadModels);
+    fail(error, loadModels);
   }
 }
 
@@ -172,7 +183,9 @@ function listen() {
     });
   }
   for (const kind of /** @type {const} */ (["mask", "cutout", "overlay", "json", "coco"])) {
-    byId(`save-${kind}`).addEventListener("click", () => asking.answer && save(kind, scene, asking.answer));
+    byId(`save-${kind}`).addEventListener("click", () => {
+      if (asking.answer) save(kind, scene, asking.answer).catch(fail);
+    });
   }
   for (const language of document.querySelectorAll("input[name=language]")) {
     language.addEventListener("change", showSnippet);
@@ -197,7 +210,7 @@ async function start() {
   try {
     facts = await readFacts();
   } catch (error) {
-    fail(error);
+    fail(error, () => location.reload());
     return;
   }
   byId("docs-link").hidden = !facts.docs;

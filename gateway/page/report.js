@@ -17,11 +17,13 @@ const ENDS = {
 };
 
 /**
- * What is to be said of an answer's targets: those of which nothing was found, and those that did not end well.
+ * What is to be said of an answer: its words if it is nothing else; targets of which nothing was found, and those that
+ * did not end well.
  * @param {Answer} answer
  * @returns {string[]}
  */
-export function remarks({ masks, targets }) {
+export function remarks({ masks, targets, text }) {
+  if (text && !masks.length) return [`The model says: ${text}`];
   return targets.flatMap(({ target, finish_reason: reason }, index) => {
     if (reason !== "eos") return [`“${target}” ${ENDS[reason] ?? `ended with ${reason}`}.`];
     return masks.some((entry) => entry.target === index) ? [] : [`“${target}” was not found.`];
@@ -30,8 +32,7 @@ export function remarks({ masks, targets }) {
 
 /** @param {Answer} answer @param {number} totalMs  as the page measured it */
 export function showReport(answer, totalMs) {
-  const words = answer.masks.length || !answer.text ? remarks(answer) : [];
-  byId("remarks").replaceChildren(...words.map((text) => make("li", {}, text)));
+  byId("remarks").replaceChildren(...remarks(answer).map((text) => make("li", {}, text)));
   const timings = Object.entries(answer.timings_ms);
   const known = timings.reduce((sum, [, value]) => sum + value, 0);
   timings.push(["network", Math.max(0, totalMs - known)]);

@@ -32,6 +32,11 @@ export async function readModels(key) {
   return (await call("models", { headers: keyHeader(key) })).json();
 }
 
+/** One of the pictures that come with the page. @param {string} file @returns {Promise<Blob>} */
+export async function readSample(file) {
+  return (await call(`demo/samples/${file}`, {})).blob();
+}
+
 /**
  * Asks about a picture.
  * @param {Question} question
