@@ -1,6 +1,7 @@
 """Everybody can use the page: by keyboard, with a screen reader, on a phone, in the dark, without the internet."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -41,12 +42,12 @@ def test_nothing_keeps_people_out(
     assert violations(demo) == []
 
 
-@pytest.mark.parametrize("width", [320, 360, 768, 1280])
-def test_nothing_is_wider_than_the_window(stack: Stack, visit: Callable[..., Visit], width: int) -> None:
-    demo = visit(stack.url, viewport={"width": width, "height": 740}).open()
+def test_nothing_is_wider_than_the_window(demo: Visit) -> None:
     demo.ask("penguin ; mushroom")
     demo.answered()
-    assert demo.page.evaluate("document.documentElement.scrollWidth") <= width
+    for width in (320, 360, 768, 1280):
+        demo.page.set_viewport_size({"width": width, "height": 740})
+        assert demo.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_finger_reaches_what_it_aims_at(stack: Stack, visit: Callable[..., Visit]) -> None:
@@ -99,9 +100,9 @@ def test_the_keyboard_is_enough(demo: Visit) -> None:
     expect(demo["zoom-level"]).to_have_text("100 %")
 
 
-def test_dark_and_light_differ(stack: Stack, visit: Callable[..., Visit]) -> None:
-    def background(scheme: str) -> int:
-        demo = visit(stack.url, color_scheme=scheme).open()
+def test_dark_and_light_differ(demo: Visit) -> None:
+    def background(scheme: Literal["dark", "light"]) -> int:
+        demo.page.emulate_media(color_scheme=scheme)
         colour = demo.page.evaluate("getComputedStyle(document.body).backgroundColor")
         return sum(map(int, colour.removeprefix("rgb(").removesuffix(")").split(",")))
 
