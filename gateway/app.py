@@ -20,6 +20,7 @@ from gateway.middleware import (
 )
 from gateway.routes import health, metrics, models, segment, stream
 from gateway.routes.documentation import add_documentation
+from gateway.routes.page import add_page
 from gateway.services import running_services
 from gateway.settings import Settings
 from gateway.version import VERSION
@@ -59,6 +60,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(metrics.router)
     if settings.docs == "on":
         add_documentation(app)
+    if settings.demo == "on":
+        add_page(app)
     protection, token_protection = [], []
     if settings.api_keys_file is not None:
         app.state.api_keys = KeyFile(settings.api_keys_file)

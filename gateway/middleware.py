@@ -22,6 +22,7 @@ REDACTED: Final = "REDACTED"  # in spans, instead of a query: some clients put t
 QUIET_ROUTES: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds by machines
 DOCUMENTATION_PATHS: Final = ("/docs", "/redoc")
 STATIC_PATH: Final = "/static"  # of the files that those load
+DEMO_PATH: Final = "/demo"  # the page to try the service, and the folder of its files
 
 _WELL_FORMED_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SECURITY_HEADERS: Final[Mapping[str, str]] = {
@@ -36,6 +37,14 @@ _PAGE_POLICY: Final = (
     f"{_CONTENT_POLICY}; base-uri 'none'; form-action 'none'; script-src 'self'; style-src 'self' {_EMPTY_STYLE}; "
     "img-src 'self' data:; connect-src 'self'"
 )
+_DEMO_POLICY: Final = (
+    f"{_CONTENT_POLICY}; base-uri 'none'; form-action 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob:; connect-src 'self'"
+)
+_POLICY_OF_PATH: Final[Mapping[str, str]] = {
+    **dict.fromkeys(DOCUMENTATION_PATHS, _PAGE_POLICY),
+    DEMO_PATH: _DEMO_POLICY,
+}
 
 _log = logging.getLogger("gateway.access")
 
@@ -135,9 +144,8 @@ class SecurityHeadersMiddleware:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.update(_SECURITY_HEADERS)
-                is_page = scope["path"] in DOCUMENTATION_PATHS
-                headers["Content-Security-Policy"] = _PAGE_POLICY if is_page else _CONTENT_POLICY
-                if scope["path"].startswith(f"{STATIC_PATH}/"):
+                headers["Content-Security-Policy"] = _POLICY_OF_PATH.get(scope["path"], _CONTENT_POLICY)
+                if scope["path"].startswith((f"{STATIC_PATH}/", f"{DEMO_PATH}/")):
                     headers["Cache-Control"] = "no-cache"  # kept, and asked for by its ETag
             await send(message)
 

@@ -158,3 +158,11 @@ class Health(BaseModel):
     """The answer of the health probes."""
 
     status: str
+
+
+class PageFacts(BaseModel):
+    """What the page /demo needs to know of the service before its first request."""
+
+    keys: Annotated[bool, Field(description="Whether requests need a key.")]
+    docs: Annotated[bool, Field(description="Whether /docs is served.")]
+    url_fetch: Annotated[bool, Field(description="Whether `image_url` may be an http or https URL.")]

@@ -39,6 +39,7 @@ class Settings(BaseSettings):
         allowed_model_ids: patterns of model ids that requests may name; the gateway lists them, the engine enforces.
         api_keys_file: accepted keys, one per line, optionally with names; None disables authentication.
         cors_origins: web origins whose pages may call the API.
+        demo: whether /demo, the page to try the service, is served, and / sends browsers there.
         docs: whether /docs, /redoc and /openapi.json are served.
         traces: whether OpenTelemetry spans are recorded and their context is passed to Triton.
         unknown_fields: whether unknown fields of a request are refused or ignored.
@@ -62,6 +63,7 @@ class Settings(BaseSettings):
     allowed_model_ids: Patterns = ("google/paligemma*-mix-*",)
     api_keys_file: Path | None = None
     cors_origins: Origins = ()
+    demo: Switch = "on"
     docs: Switch = "on"
     traces: Switch = "off"
     unknown_fields: Literal["refuse", "ignore"] = "refuse"

@@ -1,8 +1,11 @@
-"""What all tests share: where the demo weights are."""
+"""What all tests share: where the demo weights are, and a real stack."""
 
 from pathlib import Path
 
 import pytest
+from real_stack import stack
+
+__all__ = ["stack"]  # a fixture; one for several folders, so that Triton starts once
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

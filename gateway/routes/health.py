@@ -1,17 +1,21 @@
 """Probes, and the root."""
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 
+from gateway.middleware import DEMO_PATH
 from gateway.schemas import Health, Version, Welcome
 from gateway.services import services_of
 
 router = APIRouter()
 
 
-@router.get("/", summary="A greeting")
-async def root() -> Welcome:
-    """Says that this is the right place."""
+@router.get("/", summary="A greeting", response_model=Welcome)
+async def root(request: Request) -> Welcome | RedirectResponse:
+    """Says that this is the right place. A browser, which asks for HTML, is sent to the page that shows the service."""
+    asks_for_html = "text/html" in request.headers.get("accept", "")
+    if asks_for_html and services_of(request).settings.demo == "on":
+        return RedirectResponse(DEMO_PATH.removeprefix("/"))  # relative, for proxies that serve this under a prefix
     return Welcome(message="Welcome to the PaliGemma Segmentation API!")
 
 

@@ -1,4 +1,4 @@
-"""One real stack for all tests that do not break it."""
+"""One real stack for all tests, of whichever folder, that do not break it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
