@@ -76,12 +76,12 @@ class ReplicaPool:
 
     def update(self, addresses: Iterable[str]) -> None:
         """These are the replicas from now on. What one that goes has in hand may end."""
-        wanted = set(addresses)
-        for address in wanted - self._replicas.keys():
+        wanted = dict.fromkeys(addresses)
+        for address in [each for each in wanted if each not in self._replicas]:
             replica = Replica(address, self._connect(address), self._metrics, self._clock)
             self._replicas[address] = replica
             self._tasks[replica] = asyncio.create_task(self._watch(replica))
-        for address in self._replicas.keys() - wanted:
+        for address in self._replicas.keys() - wanted.keys():
             replica = self._replicas.pop(address)
             replica.eject("its address has gone")
             self._tasks[replica].cancel()
