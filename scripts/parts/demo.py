@@ -89,7 +89,7 @@ def serve(stack: Stack) -> None:
     print(f"try            curl -s {stack.url}/segment -F {picture} {fields}")
     print("serving until Ctrl-C", flush=True)
     while True:
-        stack.check()
+        stack.check_serving()
         time.sleep(POLL_S)
 
 

@@ -30,9 +30,13 @@ def keep_compiled(folder: Path) -> None:
     if own.stat().st_uid != os.geteuid() or not os.access(own, os.W_OK):
         _log.info("compiled masks are not kept: %s cannot be written, or belongs to another user", own)
         return
-    jax.config.update("jax_compilation_cache_dir", str(own))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # each bucket takes less than JAX's own 1 s
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    options = {
+        "jax_compilation_cache_dir": str(own),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,  # each bucket takes less than JAX's own 1 s
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in options.items():
+        jax.config.update(name, value)  # type: ignore[no-untyped-call]
 
 
 def _processor() -> str:
