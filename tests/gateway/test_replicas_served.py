@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable
 from typing import Any
 
 import httpx2
 from front import Replica, replica, replica_metric, running_replicas
-from raw_http import Reply, ask, segment_request
+from pressure import ask_while, under_load
+from raw_http import ask, segment_request
 from stack import Ports, gateway, wait_until
 
 CLIENTS = 16
@@ -17,32 +17,9 @@ DELAY_S = 0.05
 DEADLINE_S = 20.0
 
 
-async def ask_while(port: int, wanted: Callable[[], bool], *, clients: int = CLIENTS) -> list[Reply]:
-    """Requests with a picture each, from so many clients at once, as long as they are wanted."""
-    replies: list[Reply] = []
-
-    async def work(client: int) -> None:
-        while wanted():
-            picture = f"picture {client} {len(replies)}".encode()
-            replies.append(await ask(port, segment_request(picture)))
-
-    await asyncio.gather(*(work(client) for client in range(clients)))
-    return replies
-
-
-def under_load(ports: Ports, disturb: Callable[[], None]) -> list[Reply]:
-    """Asks while something happens, a moment before and a moment after."""
-
-    async def run() -> list[Reply]:
-        going_on = True
-        asking = asyncio.create_task(ask_while(ports.gateway, lambda: going_on))
-        await asyncio.sleep(4 * DELAY_S)
-        await asyncio.to_thread(disturb)
-        await asyncio.sleep(4 * DELAY_S)
-        going_on = False
-        return await asking
-
-    return asyncio.run(run())
+def answered_again() -> None:
+    """Time for some hundred requests."""
+    time.sleep(8 * DELAY_S)
 
 
 def picked(ports: Ports, replicas: list[Replica]) -> list[float]:
@@ -72,14 +49,14 @@ def test_a_killed_replica_costs_no_answer_and_comes_back() -> None:
             lost.process.process.kill()
             wait_until(lambda: not serves(ports, lost), 10, "left out")
 
-        assert {reply.status for reply in under_load(ports, kill)} == {200}
+        assert {reply.status for reply in under_load(ports.gateway, kill, clients=CLIENTS)} == {200}
         assert replica_metric(ports, "ejected_total", lost) == 1
         before = picked(ports, [lost, other])
-        assert {reply.status for reply in under_load(ports, lambda: None)} == {200}
+        assert {reply.status for reply in under_load(ports.gateway, answered_again, clients=CLIENTS)} == {200}
         assert picked(ports, [lost, other])[0] == before[0]
         stack.enter_context(replica(DELAY_S, 4, lost.ports))
         wait_until(lambda: serves(ports, lost), 10, "serves again")
-        assert {reply.status for reply in under_load(ports, lambda: None)} == {200}
+        assert {reply.status for reply in under_load(ports.gateway, answered_again, clients=CLIENTS)} == {200}
         assert picked(ports, [lost, other])[0] > before[0]
 
 
@@ -92,7 +69,7 @@ def test_a_replica_that_hangs_is_left_out_and_its_requests_are_answered_in_time(
             wait_until(lambda: not serves(ports, hung), 15, "left out")
 
         try:
-            replies = under_load(ports, hang)
+            replies = under_load(ports.gateway, hang, clients=CLIENTS)
         finally:
             hung.process.process.send_signal(signal.SIGCONT)
         assert {reply.status for reply in replies} == {200}
