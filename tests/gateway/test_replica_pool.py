@@ -2,34 +2,20 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from scripted_replicas import PICTURES, Fleet, fleet, lost, until
+from scripted_replicas import PICTURES, fleet, hold, lost, run, until
 
 from gateway.errors import ApiError
 from gateway.triton.client import Health
-from gateway.triton.replicas import following, pool
+from gateway.triton.replicas import following
 from gateway.triton.replicas.addresses import ServiceName
 from gateway.triton.replicas.following import follow, look_up
 from gateway.triton.replicas.retry_budget import FLOOR
 
 NAME = ServiceName("triton", 8001)
-
-
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(scenario(), 30))  # type: ignore[arg-type]
-
-
-async def hold(started: Fleet, address: str, *, model_id: str | None = None) -> asyncio.Task[str]:
-    """A request that this replica has and does not answer."""
-    replica = started.replicas[address]
-    replica.open_gate.clear()
-    task = asyncio.create_task(started.ask(started.pictures_of(address)[0], model_id=model_id))
-    await until(lambda: replica.asked == 1)
-    return task
 
 
 def test_requests_are_spread_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,93 +157,6 @@ def test_a_request_is_asked_twice_at_most(monkeypatch: pytest.MonkeyPatch) -> No
                 await started.ask()
             assert refused.value.code == "unavailable"
             assert sum(replica.asked for replica in started.replicas.values()) == 2
-
-    run(scenario)
-
-
-def test_a_silent_replica_is_left_out_and_others_answer_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        async with fleet(monkeypatch, "a", "b") as started:
-            silent = started.replicas["a"]
-            waiting = await hold(started, "a")
-            silent.health_said = Health.SILENT
-            await started.probed_again("b")  # and so `a` has been asked, and says nothing
-            started.now_s += 2.0
-            await started.probed_again("b")
-            silent.silence_ends.set()
-            assert await waiting == "b"
-            assert started.serving() == {"b"}
-            assert silent.cancelled == 1
-            silent.health_said = Health.READY
-            silent.open_gate.set()
-            started.now_s += 1.0
-            await until(lambda: started.serving() == {"a", "b"})
-
-    run(scenario)
-
-
-def test_silence_of_all_is_no_fault_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is the gateway itself, or the network, that is slow: leaving everybody out would only make it worse."""
-
-    async def scenario() -> None:
-        async with fleet(monkeypatch, "a", "b") as started:
-            started.now_s += 1.0
-            await started.probed_again("a", "b")
-            for replica in started.replicas.values():
-                replica.health_said = Health.SILENT
-                replica.silence_ends.set()
-            await started.probed_again("a", "b")
-            started.now_s += 1.0
-            await started.probed_again("a", "b")
-            assert started.serving() == {"a", "b"}
-
-    run(scenario)
-
-
-def test_a_replica_is_stuck_where_it_answers_nothing_and_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its server says ready, its engine hangs."""
-
-    async def scenario() -> None:
-        async with fleet(monkeypatch, "a", "b") as started:
-            waiting = await hold(started, "a")
-            started.now_s += pool.STUCK_AFTER_S + 0.1
-            await started.probed_again("a", "b")
-            assert not waiting.done()
-            assert await started.ask(started.pictures_of("b")[0]) == "b"
-            assert await waiting == "b"
-            assert started.serving() == {"b"}
-
-    run(scenario)
-
-
-def test_answers_that_take_long_everywhere_make_nobody_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        async with fleet(monkeypatch, "a", "b") as started:
-            slow = await hold(started, "b")
-            started.now_s += 10.0
-            started.replicas["b"].open_gate.set()
-            assert await slow == "b"
-            waiting = await hold(started, "a")
-            started.now_s += 20.0
-            assert await started.ask(started.pictures_of("b")[0]) == "b"
-            await started.probed_again("a", "b")
-            assert not waiting.done()
-            started.now_s += 10.1
-            assert await waiting == "b"
-
-    run(scenario)
-
-
-def test_who_waits_for_a_load_makes_nobody_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        async with fleet(monkeypatch, "a", "b") as started:
-            waiting = await hold(started, "a", model_id="google/other")
-            started.now_s += 50.0
-            assert await started.ask(started.pictures_of("b")[0]) == "b"
-            await started.probed_again("a", "b")
-            assert started.serving() == {"a", "b"}
-            assert not waiting.done()
-            waiting.cancel()
 
     run(scenario)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
@@ -124,3 +124,16 @@ async def fleet(monkeypatch: pytest.MonkeyPatch, *addresses: str, **unwell: Heal
     async with pool.running(addresses):
         yield started
     assert all(replica.closed for replica in replicas.values())
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(), 30))  # type: ignore[arg-type]
+
+
+async def hold(started: Fleet, address: str, *, model_id: str | None = None) -> asyncio.Task[str]:
+    """A request that this replica has and does not answer."""
+    replica = started.replicas[address]
+    replica.open_gate.clear()
+    task = asyncio.create_task(started.ask(started.pictures_of(address)[0], model_id=model_id))
+    await until(lambda: replica.asked == 1)
+    return task
