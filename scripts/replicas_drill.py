@@ -1,11 +1,12 @@
 """Puts three real Tritons behind one gateway through everything that happens to servers, while clients ask.
 
     python scripts/replicas_drill.py
+    python scripts/replicas_drill.py restart rise
 
 Starts the demo stack with REPLICAS=3. The load must spread; then, under load, a server is killed, a model's process is
 killed, a whole replica hangs, an engine hangs, and all replicas are restarted one after another. No request may fail.
 Last, the load rises until requests are refused: the autoscaler's metric must have crossed its target before. Prints a
-line for each part; takes about five minutes.
+line for each part; takes about six minutes.
 """
 
 import argparse
@@ -36,6 +37,7 @@ BACK_S: Final = 90.0
 POLL_S: Final = 0.1
 LEVELS: Final = (8, 16, 32, 48, 64, 96)
 LEVEL_S: Final = 6.0
+PARTS: Final = ("spread", "kill-server", "kill-engine", "hang-replica", "hang-engine", "restart", "rise")
 WORKING: Final = ("paligemma_pending_requests", "paligemma_active_slots")
 
 
@@ -98,6 +100,7 @@ class Drill:
 
     def rise(self) -> None:
         """More and more clients until requests are refused."""
+        print("rising load")
         target = sum(self._engines("paligemma_slots"))
         crossed: int | None = None
         for clients in LEVELS:
@@ -152,18 +155,25 @@ class Drill:
 def main() -> int:
     """Returns 0 if nothing was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; all if none is named")
+    names = parser.parse_args().parts or PARTS
+    if unknown := sorted(set(names) - set(PARTS)):
+        parser.error(f"no such part: {', '.join(unknown)}")
     with running_stack({**os.environ, "REPLICAS": "3"}, lambda *_: None) as stack:
         first, second, third = stack.replicas
         drill = Drill(stack, make_jobs(48))
-        drill.spread()
-        drill.kill("a server", server_of, second)
-        drill.kill("the process of paligemma", engine_of, third)
-        drill.hang("a replica", processes_of, first, HANG_S)
-        drill.hang("an engine", lambda replica: [engine_of(replica)], second, ENGINE_HANG_S)
-        drill.restart_all()
-        print("rising load")
-        drill.rise()
+        parts: dict[str, Callable[[], None]] = {
+            "spread": drill.spread,
+            "kill-server": lambda: drill.kill("a server", server_of, second),
+            "kill-engine": lambda: drill.kill("the process of paligemma", engine_of, third),
+            "hang-replica": lambda: drill.hang("a replica", processes_of, first, HANG_S),
+            "hang-engine": lambda: drill.hang("an engine", lambda each: [engine_of(each)], second, ENGINE_HANG_S),
+            "restart": drill.restart_all,
+            "rise": drill.rise,
+        }
+        for name in PARTS:
+            if name in names:
+                parts[name]()
     for problem in drill.problems:
         print(f"WRONG  {problem}")
     return 1 if drill.problems else 0

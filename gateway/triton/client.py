@@ -150,7 +150,8 @@ def _api_error(error: InferenceServerException) -> ApiError:
     """Triton's messages start with our `[code]` where the fault is the request's; others are Triton's own."""
     coded = _CODED_MESSAGE.search(error.message() or "")
     if coded is not None and coded[1] in STATUS_OF_CODE:
-        return ApiError(coded[1], coded[2])
+        is_stopping = coded[1] == "unavailable"
+        return ReplicaFault(coded[1], coded[2]) if is_stopping else ApiError(coded[1], coded[2])
     match error.status():
         case "StatusCode.DEADLINE_EXCEEDED":
             return time_is_up()

@@ -5,8 +5,10 @@ from collections import Counter
 
 import pytest
 from pydantic import ValidationError
+from tritonclient.utils import InferenceServerException
 
 from gateway.settings import Settings
+from gateway.triton.client import ReplicaFault, _api_error
 from gateway.triton.replicas.addresses import ServiceName, read_targets
 from gateway.triton.replicas.balancing import choose
 from gateway.triton.replicas.retry_budget import FLOOR, SHARE, WINDOW_S, RetryBudget
@@ -105,3 +107,20 @@ def test_a_requests_picture_is_its_image_alone(size: int) -> None:
     assert traits_of(image)[0] != traits_of(image + b"x")[0]
     if size:
         assert traits_of(image)[0] != traits_of(image[:-1] + bytes([image[-1] ^ 1]))[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "code", "is_replicas"),
+    [
+        ("UNAVAILABLE", "failed to connect to all addresses", "unavailable", True),
+        ("UNAVAILABLE", "in ensemble 'segment', [unavailable] the server is stopping", "unavailable", True),
+        ("INTERNAL", "Stub process 'paligemma_0_0' is not healthy.", "internal", True),
+        ("INTERNAL", "[internal] the engine failed", "internal", False),
+        ("UNAVAILABLE", "[overloaded] 272 requests are in hand", "overloaded", False),
+        ("UNAVAILABLE", "[loading] the model is being loaded", "loading", False),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", "deadline", False),
+    ],
+)
+def test_whose_fault_an_error_is(status: str, message: str, code: str, is_replicas: bool) -> None:
+    error = _api_error(InferenceServerException(message, f"StatusCode.{status}"))
+    assert (error.code, isinstance(error, ReplicaFault)) == (code, is_replicas)

@@ -106,14 +106,31 @@ def test_a_replica_that_fails_again_and_again_is_left_out_for_longer(monkeypatch
     run(scenario)
 
 
-@pytest.mark.parametrize("code", ["overloaded", "internal"])
-def test_what_one_replica_refuses_another_is_asked(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+def test_what_one_replica_refuses_another_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         async with fleet(monkeypatch, "a", "b") as started:
-            started.replicas["a"].failure = ApiError(code, "try again later")
+            started.replicas["a"].failure = ApiError("overloaded", "try again later")
             assert {await started.ask(picture) for picture in PICTURES[:20]} == {"b"}
             assert started.serving() == {"a", "b"}
             assert started.metric("failed_total", "a") == started.replicas["a"].asked > 0
+
+    run(scenario)
+
+
+def test_a_replica_that_fails_on_everything_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails at once, so it has nothing in hand: the least loaded one got all requests, and retries ran out."""
+
+    async def scenario() -> None:
+        async with fleet(monkeypatch, "a", "b") as started:
+            started.replicas["a"].failure = ApiError("internal", "the server's log has the cause")
+            assert {await started.ask(picture) for picture in PICTURES * 5} == {"b"}
+            assert started.replicas["a"].asked == 3
+            assert started.serving() == {"b"}
+            started.replicas["b"].failure = ApiError("internal", "the server's log has the cause")
+            for picture in PICTURES[:9]:
+                with pytest.raises(ApiError, match="log"):
+                    await started.ask(picture)
+            assert started.serving() == {"b"}
 
     run(scenario)
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -212,6 +213,19 @@ def test_a_second_ctrl_c_ends_the_demo_at_once(fake_path: str) -> None:
         assert run.wait(10) == 0
         assert run.lines[-1] == "stopped"
         wait_until(lambda: not [process for process in family if process.is_running()], 10, "nothing left behind")
+
+
+def test_engines_are_told_before_the_server_is_stopped(fake_path: str) -> None:
+    """So that a server under load takes no more, and comes to its end."""
+    with supervisor(fake_path) as server:
+        folder = Path(server.wait_for_line("^heartbeats in ", START_S).removeprefix("heartbeats in "))
+        server.wait_for_line("^serve: ready", START_S)
+        (folder / "engine-0").write_text(f"1 {time.monotonic()}")
+        server.process.send_signal(signal.SIGTERM)
+        wait_until((folder / "stopping").exists, START_S, "told to stop")
+        assert server.process.poll() is None
+        (folder / "engine-0").write_text(f"0 {time.monotonic()}")
+        assert server.wait(START_S) == 0
 
 
 def test_equal_ports_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

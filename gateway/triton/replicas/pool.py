@@ -28,6 +28,7 @@ STUCK_FACTOR: Final = 3.0
 ANSWERS_KEPT: Final = 100
 
 RETRIED_CODES: Final = frozenset({"overloaded", "internal"})  # beside faults of replicas
+FAILURES_IN_A_ROW: Final = 3  # `internal` so often and no answer between: it is not the requests' doing
 
 _log = logging.getLogger(__name__)
 
@@ -133,12 +134,19 @@ class ReplicaPool:
         except ApiError as error:
             if isinstance(error, ReplicaFault) or error.code in RETRIED_CODES:
                 self._metrics.failed.labels(replica.address).inc()
-            if isinstance(error, ReplicaFault):
+            if error.code == "internal":
+                replica.failures += 1
+            if isinstance(error, ReplicaFault) or self._fails_always(replica):
                 replica.eject(str(error))
                 self.failed.set()
             raise
         self._answer_s.append(self._clock() - asked_at_s)
         return segmentation
+
+    def _fails_always(self, replica: Replica) -> bool:
+        """A replica that fails at once has nothing in hand, and would be preferred. The last one goes on trying."""
+        others = any(each.in_rotation for each in self._replicas.values() if each is not replica)
+        return others and replica.failures >= FAILURES_IN_A_ROW
 
     async def _watch(self, replica: Replica) -> None:
         while True:

@@ -41,6 +41,7 @@ class Replica:
         in_rotation: whether requests are sent to it.
         answered_at_s: when it last answered a request, by the clock.
         healthy_at_s: when it last said that it is ready, by the clock.
+        failures: requests that it failed on since it last answered one.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Replica:
     ) -> None:
         self.address, self.client = address, client
         self.in_rotation = False
+        self.failures = 0
         self.answered_at_s = self.healthy_at_s = float("-inf")
         self._metrics, self._clock = metrics, clock
         self._waiting: dict[asyncio.Future[Segmentation], float] = {}  # unanswered requests: since when they count
@@ -92,6 +94,7 @@ class Replica:
             del self._waiting[call]
             self._metrics.outstanding.labels(self.address).dec()
         self.answered_at_s = self._clock()
+        self.failures = 0
         self._penalty_s = FIRST_PENALTY_S
         return segmentation
 
@@ -107,6 +110,7 @@ class Replica:
         if not self.in_rotation:
             return
         self._set_rotation(False)
+        self.failures = 0
         self._returns_at_s = self._clock() + self._penalty_s
         self._penalty_s = min(2 * self._penalty_s, MAX_PENALTY_S)
         self._metrics.ejected.labels(self.address).inc()

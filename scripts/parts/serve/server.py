@@ -164,7 +164,12 @@ class Server:
             self._check()
 
     def drain(self, at_once: threading.Event) -> None:
-        """Waits for running requests to end, then ends the server; `at_once` cuts the wait short."""
+        """Waits for running requests to end, then ends the server; `at_once` cuts the wait short.
+
+        The engines refuse new requests meanwhile: callers with several servers ask another one, and a server under load
+        comes to its end.
+        """
+        heartbeats.say_stopping(self._heartbeat_dir)
         give_up_at = time.monotonic() + self._options.drain_timeout_s
         while time.monotonic() < give_up_at and self._process.poll() is None:
             if heartbeats.unanswered(self._heartbeat_dir) == 0 or at_once.wait(0.1):
