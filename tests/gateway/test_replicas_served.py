@@ -7,9 +7,9 @@ import time
 from typing import Any
 
 import httpx2
-from front import Replica, replica, replica_metric, running_replicas
+from front import Replica, in_flight, replica, replica_metric, running_replicas
 from pressure import ask_while, under_load
-from raw_http import ask, segment_request
+from raw_http import ask, ask_and_leave, segment_request
 from stack import Ports, gateway, wait_until
 
 CLIENTS = 16
@@ -76,6 +76,14 @@ def test_a_replica_that_hangs_is_left_out_and_its_requests_are_answered_in_time(
         assert max(reply.latency_s for reply in replies) < DEADLINE_S
         assert serves(ports, other)
         wait_until(lambda: serves(ports, hung), 15, "serves again")
+
+
+def test_a_client_that_leaves_ends_its_call() -> None:
+    with running_replicas(2, 60.0, 4) as (ports, replicas, _):
+        asyncio.run(ask_and_leave(ports.gateway, segment_request(b"picture"), after_s=0.5))
+        wait_until(lambda: any("cancelled" in each.process.lines for each in replicas), 10, "the call has ended")
+        wait_until(lambda: in_flight(ports) == 0, 10, "nothing in flight")
+        assert [replica_metric(ports, "outstanding", each) for each in replicas] == [0, 0]
 
 
 def test_readiness_is_that_of_any_replica() -> None:
