@@ -209,6 +209,22 @@ def test_replicas_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
     run(scenario)
 
 
+def test_an_address_that_comes_back_before_its_farewell_is_another_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with fleet(monkeypatch, "a", "b") as started:
+            waiting, former = await hold(started, "a"), started.replicas["a"]
+            started.pool.update(["b"])
+            started.pool.update(["a", "b"])
+            await until(lambda: started.serving() == {"a", "b"})
+            former.open_gate.set()
+            assert await waiting == "a"
+            await until(lambda: former.closed)
+            assert started.serving() == {"a", "b"}
+            assert not started.replicas["a"].closed
+
+    run(scenario)
+
+
 def test_a_name_is_looked_up_again_when_a_replica_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "MIN_PAUSE_S", 0.0)
     answers: list[Any] = [OSError("no such name"), [], [ip_address("10.0.0.2"), ip_address("10.0.0.3")]]

@@ -68,7 +68,7 @@ class ReplicaPool:
             for task in self._tasks.values():
                 task.cancel()
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-            await asyncio.gather(*(replica.close() for replica in replicas))
+            await asyncio.gather(*(replica.client.close() for replica in replicas))
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -186,4 +186,6 @@ class ReplicaPool:
         while replica.outstanding:
             await asyncio.sleep(PROBE_PAUSE_S)
         del self._tasks[replica]
-        await replica.close()
+        if replica.address not in self._replicas:  # else it has come back, as another replica
+            self._metrics.forget(replica.address)
+        await replica.client.close()

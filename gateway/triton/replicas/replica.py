@@ -121,11 +121,6 @@ class Replica:
         self._lost.set_result(None)
         self._lost = asyncio.get_running_loop().create_future()
 
-    async def close(self) -> None:
-        """Closes the connections; its series end."""
-        await self.client.close()
-        self._metrics.forget(self.address)
-
     def _set_rotation(self, wanted: bool) -> None:
         self.in_rotation = wanted
         self._metrics.in_rotation.labels(self.address).set(wanted)
