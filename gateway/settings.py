@@ -4,10 +4,11 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.fetching.addresses import Network
+from gateway.triton.replicas.addresses import Targets, read_targets
 
 Switch = Literal["on", "off"]
 
@@ -20,9 +21,17 @@ def _read_networks(value: Any) -> Any:
     return [ip_network(part) if isinstance(part, str) else part for part in _split(value)]
 
 
+def _check_targets(value: str) -> str:
+    read_targets(value)
+    return value
+
+
 Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_read_networks)]
+
+
+TargetsText = Annotated[str, AfterValidator(_check_targets)]
 
 
 class Settings(BaseSettings):
@@ -31,8 +40,9 @@ class Settings(BaseSettings):
     Attributes:
         gateway_host: address to listen on.
         gateway_port: port to listen on.
-        triton_grpc_url: host and port of Triton's gRPC endpoint.
-        triton_metrics_url: URL of Triton's metrics.
+        triton_grpc_url: host and port of Triton's gRPC endpoint; several with commas, or dns:///name:port.
+        triton_metrics_url: URL of Triton's metrics, several with commas; its host is replaced by the replicas' own
+            where triton_grpc_url is a name.
         triton_keepalive_s: while requests run, Triton is pinged after this many seconds of silence; if it does not
             answer for as long again, the requests fail.
         model_id: the server's default model, as answers and the list of models name it; it is not sent to Triton.
@@ -56,7 +66,7 @@ class Settings(BaseSettings):
 
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(default=8000, ge=1, le=65535)
-    triton_grpc_url: str = "localhost:8011"
+    triton_grpc_url: TargetsText = "localhost:8011"
     triton_metrics_url: str = "http://localhost:8012/metrics"
     triton_keepalive_s: float = Field(default=10.0, gt=0)
     model_id: str = "google/paligemma2-3b-mix-448"
@@ -74,3 +84,13 @@ class Settings(BaseSettings):
     max_concurrent_requests: int = Field(default=64, ge=1)
     request_timeout_s: float = Field(default=60.0, gt=0)
     keep_alive_timeout_s: int = Field(default=75, ge=1)  # must exceed a load balancer's idle timeout, usually 60 s
+
+    @property
+    def triton_targets(self) -> Targets:
+        """Where the replicas are, as `triton_grpc_url` says."""
+        return read_targets(self.triton_grpc_url)
+
+    @property
+    def triton_metrics_urls(self) -> tuple[str, ...]:
+        """The URLs in `triton_metrics_url`."""
+        return tuple(_split(self.triton_metrics_url))

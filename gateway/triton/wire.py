@@ -7,6 +7,7 @@ in protobuf's encoding, fields may come in any order, and repeated ones in piece
 
 import struct
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final
 
 from tritonclient.grpc import service_pb2
@@ -30,6 +31,7 @@ OUTPUTS: Final = (
 _LENGTH_DELIMITED: Final = 2  # protobuf's wire type of bytes
 _RAW_TAG: Final = service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
 _VARINT_BITS: Final = 7
+_SAMPLE_BYTES: Final = 65_536  # of an image's end; with its length they tell images apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,55 @@ def serialize_request(request: SegmentRequest) -> bytes:
     length = struct.pack("<I", len(request.image))
     field_head = _varint(_RAW_TAG) + _varint(len(length) + len(request.image))
     return b"".join((message.SerializeToString(), field_head, length, request.image))
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTraits:
+    """What matters for the choice of a replica.
+
+    Attributes:
+        picture: identifies the image, by its length and its end.
+        names_model: whether the request names a model, which may have to be loaded first.
+    """
+
+    picture: bytes
+    names_model: bool
+
+
+def read_traits(request: bytes) -> RequestTraits:
+    """The traits of what `serialize_request` gave; an image of any size takes about 0.1 ms."""
+    image_field, image_at = _last_field(request)
+    head = service_pb2.ModelInferRequest.FromString(request[:image_field])
+    sample = request[max(image_at, len(request) - _SAMPLE_BYTES) :]
+    length = struct.pack("<Q", len(request) - image_at)
+    return RequestTraits(
+        picture=blake2b(length + sample, digest_size=16).digest(),
+        names_model=any(tensor.name == "model_id" for tensor in head.inputs),
+    )
+
+
+def _last_field(message: bytes) -> tuple[int, int]:
+    """Where the last field of a message begins, and where its contents do; all fields must be length-delimited."""
+    field, end = 0, 0
+    while True:
+        field = end
+        _tag, position = _read_varint(message, field)
+        length, contents = _read_varint(message, position)
+        end = contents + length
+        if end >= len(message):
+            return field, contents
+
+
+def _read_varint(message: bytes, position: int) -> tuple[int, int]:
+    """A whole number in protobuf's encoding, and the position after it."""
+    value, shift = 0, 0
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 1 << _VARINT_BITS:
+            return value, position
+        shift += _VARINT_BITS
 
 
 def _add_input(message: service_pb2.ModelInferRequest, name: str, datatype: str, raw: bytes) -> None:

@@ -21,7 +21,7 @@ COMPOSE_TEXT = (REPOSITORY / "docker-compose.yml").read_text()
 CPU_TEXT = (REPOSITORY / "docker-compose.cpu.yml").read_text()
 INTERPOLATED = re.compile(r"\$\{(\w+)")
 GATEWAYS = {name.upper() for name in Settings.model_fields}
-NOT_FOR_CONTAINERS = {"MODEL_DIR", "PYTHON"}  # an older name; the scripts' interpreter
+NOT_FOR_CONTAINERS = {"MODEL_DIR", "PYTHON", "REPLICAS"}  # an older name; the scripts' interpreter; demo.sh's Tritons
 BY_FILE = {"HF_TOKEN", "HF_TOKEN_PATH"}  # the token is a secret, not a variable
 FIXED = {"GATEWAY_HOST", "GATEWAY_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT", "MODELS_DIR"}
 
