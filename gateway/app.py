@@ -7,6 +7,7 @@ from typing import Any, Final
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from gateway.dialects.label_studio.routes import add_label_studio
 from gateway.door.access import KEY_HEADER, KeyFile, require_key
 from gateway.door.bodies import BodyMiddleware, ByteBudget
 from gateway.errors import install_error_handlers
@@ -64,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         protection = [Depends(require_key)]
     app.include_router(segment.router, dependencies=protection)
     app.include_router(models.router, dependencies=protection)
+    add_label_studio(app, settings, collected)
     install_error_handlers(app)
     _add_middleware(app, settings, collected)
     return app

@@ -64,7 +64,12 @@ HEADERS_OF_STATUS: Final[Mapping[int, Mapping[str, str]]] = {
     503: {"Retry-After": "1"},
 }
 
-_CODE_OF_HTTP_STATUS: Final[Mapping[int, str]] = {400: "invalid_body", 404: "not_found", 405: "method_not_allowed"}
+_CODE_OF_HTTP_STATUS: Final[Mapping[int, str]] = {
+    400: "invalid_body",
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+}
 
 
 class ApiError(Exception):
@@ -97,8 +102,8 @@ def install_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, ApiError)
         notes = record_of(request.scope).notes
         notes.update(error.notes)
-        if error.__cause__ is not None and error.code in CODES_WITH_CAUSE:
-            notes["cause"] = _describe_cause(error.__cause__)
+        if (cause := cause_of(error)) is not None:
+            notes["cause"] = cause
         response = error_response(request, status=error.status, code=error.code, detail=error.detail)
         if error.retry_after_s is not None:
             response.headers["Retry-After"] = str(error.retry_after_s)
@@ -118,6 +123,13 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ApiError, api_error)
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(HTTPException, http_error)
+
+
+def cause_of(error: ApiError) -> str | None:
+    """What the log may say of an error's cause; None if there is nothing."""
+    if error.__cause__ is None or error.code not in CODES_WITH_CAUSE:
+        return None
+    return _describe_cause(error.__cause__)
 
 
 def error_response(request: Request, *, status: int, code: str, detail: str) -> JSONResponse:

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import (
+    APIKeyHeader,
+    HTTPAuthorizationCredentials,
+    HTTPBasic,
+    HTTPBasicCredentials,
+    HTTPBearer,
+)
 
 from gateway.errors import ApiError
 from gateway.watching.record import record_of
@@ -18,6 +24,7 @@ BEARER: Final = HTTPBearer(auto_error=False, description="One of the keys in the
 KEY_HEADER: Final = APIKeyHeader(
     name="X-API-Key", auto_error=False, description="The same keys, for clients that ask so."
 )
+BASIC: Final = HTTPBasic(auto_error=False, description="Any user name, and one of the keys as the password.")
 LOOK_EVERY_S: Final = 1.0  # whether the file has changed
 
 _log = logging.getLogger(__name__)
@@ -110,13 +117,18 @@ async def require_key(
     header: Annotated[str | None, Depends(KEY_HEADER)],
 ) -> None:
     """Lets a request with a known key pass and notes its name; raises ApiError. A dependency of protected routers."""
-    keys: KeyFile = request.app.state.api_keys
-    offered = [header or "", bearer.credentials if bearer else ""]
-    found = next((key for key in map(keys.find, offered) if key is not None), None)
-    if found is None:
-        raise ApiError("unauthorized", "send a valid key in the header Authorization: Bearer <key>, or X-API-Key")
-    if found.name is not None:
-        record_of(request.scope).notes["key_name"] = found.name
+    _admit(request, header or "", bearer.credentials if bearer else "")
+
+
+async def require_key_or_password(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+    header: Annotated[str | None, Depends(KEY_HEADER)],
+    basic: Annotated[HTTPBasicCredentials | None, Depends(BASIC)],
+) -> None:
+    """As `require_key`; takes a key as the password of basic authentication, too, for clients that know only that."""
+    offered = (header, bearer.credentials if bearer else None, basic.password if basic else None)
+    _admit(request, *(key or "" for key in offered))
 
 
 def reload_keys(app: FastAPI) -> None:
@@ -124,6 +136,15 @@ def reload_keys(app: FastAPI) -> None:
     keys = getattr(app.state, "api_keys", None)
     if isinstance(keys, KeyFile):
         keys.reload()
+
+
+def _admit(request: Request, *offered: str) -> None:
+    keys: KeyFile = request.app.state.api_keys
+    found = next((key for key in map(keys.find, offered) if key is not None), None)
+    if found is None:
+        raise ApiError("unauthorized", "send a valid key in the header Authorization: Bearer <key>, or X-API-Key")
+    if found.name is not None:
+        record_of(request.scope).notes["key_name"] = found.name
 
 
 def _digest(key: str) -> bytes:

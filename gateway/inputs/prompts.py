@@ -5,6 +5,8 @@ from typing import Final
 # The task words that PaliGemma mix checkpoints were trained on.
 TASK_WORDS: Final = frozenset({"segment", "detect", "caption", "cap", "describe", "ocr", "answer", "question"})
 DEFAULT_TASK: Final = "segment"
+TARGET_SEPARATOR: Final = ";"
+MAX_TARGETS: Final = 8  # of one prompt; the engine's own limit
 
 
 def with_task(prompt: str) -> str:

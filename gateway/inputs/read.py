@@ -117,10 +117,11 @@ def _read_image(form: SegmentForm, upload: Any, url: Any, max_image_bytes: int) 
     if not isinstance(url, str | memoryview):
         raise ApiError("invalid_url", "image_url must be text")
     raw = memoryview(url.encode(errors="replace")) if isinstance(url, str) else url
-    return SegmentInput(form, image=_read_data_url(raw, max_image_bytes))
+    return SegmentInput(form, image=read_data_url(raw, max_image_bytes))
 
 
-def _read_data_url(url: memoryview, max_image_bytes: int) -> bytes | bytearray:
+def read_data_url(url: memoryview, max_image_bytes: int) -> bytes | bytearray:
+    """What a data: URL holds; raises ApiError if it cannot be read, or holds more than an image may."""
     header, comma, _ = bytes(url[:MAX_DATA_URL_HEADER_BYTES]).partition(b",")
     if header[:5].lower() != b"data:":
         raise ApiError("invalid_url", "a long image_url must be a data: URL")

@@ -19,7 +19,7 @@ class RequestRecord:
         request_id: the client's, where it is well-formed; in logs, answers and Triton.
         started: `time.perf_counter()` when the request came.
         phases_s: seconds by phase: receive, fetch, inference (queueing included), encode.
-        sizes: image_bytes and objects, as far as they are known.
+        sizes: image_bytes and objects, as far as they are known; of Label Studio's requests, tasks and failed_tasks.
         code: of the error that was answered; None for a success.
         notes: what else the access line shall hold, by field.
     """
