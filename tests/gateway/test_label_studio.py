@@ -147,6 +147,19 @@ def test_more_tasks_than_places_wait_for_one() -> None:
     assert "gateway_body_bytes_in_flight 0.0" in text.replace("262144.0", "0.0")  # of this very request
 
 
+def test_entries_that_do_not_fit_the_byte_budget_are_left_for_the_next_request() -> None:
+    """They are kept until the last task is answered, and there may be a thousand."""
+    limits = {"max_image_bytes": 100, "max_body_bytes_in_flight": 1}  # the budget is one largest body: 1,000,133 bytes
+    listed = "".join(f'<Label value="{number}{"x" * 20_000}" prompt="{number}"/>' for number in range(8))
+    interface = (
+        f'<View><Image name="i" value="$image"/><RectangleLabels name="r" toName="i">{listed}</RectangleLabels></View>'
+    )
+    with backend(CAT, **limits) as served:
+        entries = served.predict(*PATHS[:1] * 20, interface=interface)
+    answered = ["result" in entry for entry in entries]
+    assert 0 < sum(answered) < 20
+
+
 def test_a_typed_prompt_is_asked_instead_of_the_labels() -> None:
     region = {
         "type": "textarea",
@@ -209,5 +222,6 @@ def test_keys_are_passwords_here(tmp_path: Path) -> None:
         assert client.post("/label-studio/setup", json=schema, headers={"Authorization": "Basic ?"}).status_code == 401
         assert client.post("/label-studio/predict", json={}).status_code == 401
         assert client.post("/segment", auth=("any", "a-key")).status_code == 401
-        assert client.get("/label-studio/health").status_code == 200
+        assert client.get("/label-studio/health", auth=("any", "a-key")).status_code == 200
+        assert client.get("/label-studio/health").status_code == 401  # Label Studio then says what is wrong
         assert client.post("/label-studio/webhook", json={}).status_code == 201

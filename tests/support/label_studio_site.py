@@ -51,6 +51,8 @@ def label_studio_site(pages: dict[str, Any]) -> Iterator[LabelStudioSite]:
             self.rfile.read(int(self.headers.get("Content-Length", "0")))
             site.asked.append((self.command, self.path, self.headers.get("Authorization")))
             status, headers, body = site.pages.get(self.path, (404, {}, b""))
+            if "*/*" not in self.headers.get("Accept", ""):  # its framework has no renderer for images
+                status, body = 406, b""
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)

@@ -5,6 +5,7 @@ does not ask for that task again. An entry without one is passed over: the next 
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -55,34 +56,37 @@ class Predictor:
     model_version: str
     typed: str
 
-    async def predict(self, tasks: list[Task]) -> list[Prediction]:
-        """One entry for each task, in their order, whatever happens."""
-        predictions: list[Prediction] = [self._unanswered()] * len(tasks)
+    async def predict(self, tasks: list[Task]) -> list[bytes]:
+        """One entry for each task as JSON, in their order, whatever happens."""
+        entries = [b""] * len(tasks)
         calls = [self._call_of(index) for index in range(len(tasks))]
         limiter = anyio.CapacityLimiter(MAX_TASKS_AT_ONCE)
 
         async def answer(index: int) -> None:
             async with limiter:
                 with self.call.share.part() as share:
-                    predictions[index] = await self._entry(replace(calls[index], share=share), tasks[index])
+                    entries[index] = await self._entry(replace(calls[index], share=share), tasks[index])
 
         async with anyio.create_task_group() as group:
             for index in range(len(tasks)):
                 group.start_soon(answer, index)
         self._note([call.record for call in calls])
-        return predictions
+        return entries
 
-    async def _entry(self, call: Call, task: Task) -> Prediction:
+    async def _entry(self, call: Call, task: Task) -> bytes:
         try:
-            return await self._prediction(call, task)
+            prediction = await self._prediction(call, task)
+            encoded = await call.in_encoder(lambda: _encoded(prediction))
+            self.call.share.grow(len(encoded))  # entries are kept until the last one is there
+            return encoded
         except ApiError as error:
             call.record.code = error.code
             self._log_failure(call, task, error.code, error.detail, cause_of(error))
-            return self._of([]) if error.code in PICTURE_CODES else self._unanswered()
+            return _encoded(self._of([]) if error.code in PICTURE_CODES else self._unanswered())
         except Exception as error:  # one task's failure is not the others'
             call.record.code = "internal"
             self._log_failure(call, task, "internal", "the task failed", repr(error))
-            return self._unanswered()
+            return _encoded(self._unanswered())
 
     async def _prediction(self, call: Call, task: Task) -> Prediction:
         image = await _persistently(call, lambda: self._picture(call, task))
@@ -151,6 +155,10 @@ class Predictor:
     def _log_failure(self, call: Call, task: Task, code: str, detail: str, cause: str | None) -> None:
         fields = {"request_id": call.record.request_id, "task": task.id, "code": code, "detail": detail, "cause": cause}
         _log.warning("a task of Label Studio has no prediction", extra={"fields": fields})
+
+
+def _encoded(prediction: Prediction) -> bytes:
+    return json.dumps(prediction).encode()
 
 
 async def _persistently(call: Call, work: Callable[[], Awaitable[T]]) -> T:
