@@ -1,9 +1,11 @@
 """Measures the gateway's cost: CPU time, added latency, start time and memory.
 
     python scripts/gateway_benchmark.py
+    python scripts/gateway_benchmark.py --command    the labelling command, against Triton and the gateway alone
 
 Starts the demo stack. One client sends 640x480 JPEG pictures with one object each, alternately to Triton's `segment`
-over gRPC and to the gateway, so that noise on the machine affects both equally.
+over gRPC and to the gateway, so that noise on the machine affects both equally. With
+--command, 16 pictures at once go to Triton over gRPC, to the gateway, and through paligemma-segment, by turns.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import psutil
 import tritonclient.grpc as grpcclient
 
 from parts.benchmark.costs import cpu_s_of
+from parts.benchmark.labelling import measure_labelling, print_costs
 from parts.benchmark.workload import Job, make_jobs
 from parts.segment_inputs import CHANNEL_OPTIONS, segment_inputs
 from parts.serve.ports import read_port
@@ -35,7 +38,14 @@ def main() -> int:
     """Prints one line for each figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=200, help="of each kind")
+    parser.add_argument("--command", action="store_true", help="only measure the labelling command")
+    parser.add_argument("--rounds", type=int, default=5, help="of --command")
     arguments = parser.parse_args()
+    if arguments.command:
+        environ = {**os.environ, "FEATURE_CACHE_BYTES": "0"}  # or whoever sends a picture again would be favoured
+        with running_stack(environ, lambda *_: None) as stack:
+            print_costs(measure_labelling(stack, pictures=arguments.requests, rounds=arguments.rounds))
+        return 0
     measure_start(dict(os.environ))
     with running_stack(dict(os.environ), lambda *_: None) as stack:
         jobs = make_jobs(64)

@@ -1,1 +1,1 @@
-"""Other tools' protocols: each reads what its tool sends, asks as /segment does, and answers in that tool's words."""
+"""Other tools' protocols, each a thin adapter over gateway.call."""

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from grpc import StatusCode
-from label_studio_site import INTERFACE, backend
+from label_studio_site import BOXES, INTERFACE, ORIGINAL_HW, RING, backend
 from run_lengths import decoded
-from scripted_triton import ORIGINAL_HW, Refusal, ScriptedTriton, box_of, mask_logits
+from scripted_triton import Status
 
 from gateway.answers.masks import paste_mask
 from gateway.answers.spaces import Space
@@ -33,9 +33,13 @@ def labels(entry: dict[str, Any]) -> list[str]:
     return [region["value"][region["type"]][0] for region in entry["result"]]
 
 
-def true_mask(index: int) -> np.ndarray:
-    space = Space(WIDTH, HEIGHT)
-    return paste_mask(mask_logits(), space.pixel_box(box_of(index)), width=WIDTH, height=HEIGHT)
+def true_mask(target: str) -> np.ndarray:
+    box = Space(WIDTH, HEIGHT).pixel_box(BOXES[target])
+    return paste_mask(RING, box, width=WIDTH, height=HEIGHT)
+
+
+def refusal(code: str, status: StatusCode = StatusCode.UNAVAILABLE) -> Status:
+    return status, f"[{code}] try something else"
 
 
 def test_without_a_label_studio_there_are_no_paths() -> None:
@@ -76,18 +80,17 @@ def test_an_entry_for_each_task_in_their_order() -> None:
     }
     assert len({region["id"] for entry in (first, second) for region in entry["result"]}) == 4
     assert cat["value"]["format"] == "rle"
-    for index, region in enumerate((cat, dog)):
-        assert np.array_equal(decoded(region["value"]["rle"], ORIGINAL_HW), true_mask(index))
+    for target, region in (("cat", cat), ("big dog", dog)):
+        assert np.array_equal(decoded(region["value"]["rle"], ORIGINAL_HW), true_mask(target))
 
 
 def test_a_picture_that_is_none_gets_an_empty_result_and_the_others_get_theirs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def check(_prompt: str, image: bytes) -> None:
-        if image == b"a dog":
-            raise Refusal("invalid_image", StatusCode.INVALID_ARGUMENT)
+    def refuse(_prompt: str, image: bytes) -> Status | None:
+        return refusal("invalid_image", StatusCode.INVALID_ARGUMENT) if image == b"a dog" else None
 
-    with caplog.at_level(logging.WARNING), backend(CAT | DOG, ScriptedTriton(check)) as served:
+    with caplog.at_level(logging.WARNING), backend(CAT | DOG, {"refuse": refuse}) as served:
         cat, dog, none = served.predict(*PATHS, None)
     assert labels(cat) == ["cat", "Dog"]
     assert dog == none == {"result": [], "score": 0.0, "model_version": "org/model@abc"}
@@ -95,36 +98,32 @@ def test_a_picture_that_is_none_gets_an_empty_result_and_the_others_get_theirs(
     assert {(failure["task"], failure["code"]) for failure in failures} == {(2, "invalid_image"), (3, "missing_image")}
 
 
-@pytest.mark.parametrize(
-    "refusal", [Refusal("model_failed", StatusCode.INTERNAL), Refusal("internal", StatusCode.INTERNAL)]
-)
-def test_a_task_that_the_server_failed_on_is_left_for_the_next_request(refusal: Refusal) -> None:
+@pytest.mark.parametrize("code", ["model_failed", "internal"])
+def test_a_task_that_the_server_failed_on_is_left_for_the_next_request(code: str) -> None:
     """An entry with a result, even an empty one, is stored, and its task never asked for again."""
 
-    def check(_prompt: str, image: bytes) -> None:
-        if image == b"a dog":
-            raise refusal
+    def refuse(_prompt: str, image: bytes) -> Status | None:
+        return refusal(code, StatusCode.INTERNAL) if image == b"a dog" else None
 
-    with backend(CAT | DOG, ScriptedTriton(check)) as served:
+    with backend(CAT | DOG, {"refuse": refuse}) as served:
         cat, dog = served.predict(*PATHS)
     assert labels(cat) == ["cat", "Dog"]
     assert "result" not in dog
 
 
 def test_an_incomplete_answer_is_left_for_the_next_request() -> None:
-    with backend(CAT, ScriptedTriton(finish_reason="deadline")) as served:
+    with backend(CAT, {"finish_reason": "deadline"}) as served:
         assert "result" not in served.predict(PATHS[0])[0]
 
 
 @pytest.mark.parametrize("code", ["loading", "overloaded"])
 def test_an_engine_that_is_not_ready_is_asked_again(code: str) -> None:
-    refusals = [Refusal(code)] * 3
+    refusals = [refusal(code)] * 3
 
-    def check(_prompt: str, _image: bytes) -> None:
-        if refusals:
-            raise refusals.pop()
+    def refuse(_prompt: str, _image: bytes) -> Status | None:
+        return refusals.pop() if refusals else None
 
-    with backend(CAT, ScriptedTriton(check)) as served:
+    with backend(CAT, {"refuse": refuse}) as served:
         assert labels(served.predict(PATHS[0])[0]) == ["cat", "Dog"]
     assert len(served.triton.prompts) == 4
 
@@ -132,10 +131,7 @@ def test_an_engine_that_is_not_ready_is_asked_again(code: str) -> None:
 def test_an_engine_that_stays_so_does_not_keep_label_studio_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(routes, "PREDICT_TIMEOUT_S", 0.3)
 
-    def check(_prompt: str, _image: bytes) -> None:
-        raise Refusal("loading")
-
-    with backend(CAT, ScriptedTriton(check)) as served:
+    with backend(CAT, {"failure": refusal("loading")}) as served:
         assert served.predict(*PATHS[:1] * 40) == [{"model_version": "org/model@abc"}] * 40
 
 

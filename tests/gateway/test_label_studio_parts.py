@@ -6,9 +6,9 @@ import json
 
 import numpy as np
 import pytest
+from label_studio_site import RING
 from PIL import Image
 from run_lengths import decoded
-from scripted_triton import mask_logits
 from stack import REPOSITORY
 
 from gateway.answers.masks import paste_mask
@@ -146,7 +146,7 @@ def _toggle(image: Image.Image, start: np.ndarray, end: np.ndarray) -> None:
 
 
 def test_a_polygon_keeps_its_hole() -> None:
-    logits = mask_logits()
+    logits = RING
     (value,) = regions("polygonlabels", logits)
     assert (value["closed"], value["polygonlabels"]) == (True, ["cat"])
     points = value["points"]
@@ -165,7 +165,7 @@ def test_a_polygon_for_each_part() -> None:
 
 def test_a_bitmask_is_opaque_where_the_object_is() -> None:
     """The editor reads its opacity alone."""
-    logits = mask_logits()
+    logits = RING
     (value,) = regions("bitmasklabels", logits)
     head, _, content = str(value["imageDataURL"]).partition(",")
     assert head == "data:image/png;base64"

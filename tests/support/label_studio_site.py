@@ -8,13 +8,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from fastapi.testclient import TestClient
-from scripted_triton import ScriptedTriton, scripted_triton
+from scripted_triton import ScriptedTriton, Thing, disc, scripted_triton
 from web import SITE
 
 from gateway.app import create_app
 from gateway.settings import Settings
 
 KEY = "0123456789abcdef"
+ORIGINAL_HW = (48, 64)
+RING = disc(0.9, hole=0.3)
+BOXES = {"cat": (0.0, 0.25, 0.5, 0.75), "big dog": (0.25, 0.25, 0.75, 0.75)}
 INTERFACE = """
 <View>
   <Image name="image" value="$image"/>
@@ -95,13 +98,19 @@ class Backend:
         return entries
 
 
+def find(target: str) -> list[Thing]:
+    """A ring for each target."""
+    return [Thing(BOXES.get(target, (0.25, 0.25, 0.75, 0.75)), mask=RING)]
+
+
 @contextmanager
 def backend(
-    pages: dict[str, Any] | None = None, triton: ScriptedTriton | None = None, **settings: Any
+    pages: dict[str, Any] | None = None, triton: dict[str, Any] | None = None, **settings: Any
 ) -> Iterator[Backend]:
-    """All three; `settings` are the gateway's."""
-    with label_studio_site(pages or {}) as site, scripted_triton(triton or ScriptedTriton()) as started:
+    """All three; `triton` are its attributes, `settings` the gateway's."""
+    options = {"size": ORIGINAL_HW, **(triton or {})}
+    with label_studio_site(pages or {}) as site, scripted_triton(find, **options) as started:
         defaults = {"label_studio_url": site.url, "label_studio_api_key": KEY, "model_id": "org/model@abc"}
-        app = create_app(Settings(triton_grpc_url=f"127.0.0.1:{started.port}", **{**defaults, **settings}))
+        app = create_app(Settings(triton_grpc_url=started.address, **{**defaults, **settings}))
         with TestClient(app, raise_server_exceptions=False) as client:
             yield Backend(client, site, started)

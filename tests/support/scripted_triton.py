@@ -1,7 +1,7 @@
-"""A Triton in this process that answers `segment` as a test says: one round object for each target of the prompt."""
+"""A Triton within the test's process: it finds what a script says of each target, and remembers what it was asked."""
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,92 +9,100 @@ from typing import Any
 
 import grpc
 import numpy as np
-from fixed_delay_triton import DATATYPES, RESOLUTION, texts
-from tritonclient.grpc import service_pb2, service_pb2_grpc
-from tritonclient.utils import serialize_byte_tensor
+from fixed_delay_triton import MASK_SIZE, RESOLUTION, pack, texts
+from tritonclient.grpc import service_pb2_grpc
 
-ORIGINAL_HW = (48, 64)
-SCORES = (0.9, 0.8)
+NO_MASK = np.full((MASK_SIZE, MASK_SIZE), -1.0, np.float32)
+Status = tuple[grpc.StatusCode, str]
+
+
+def disc(radius: float = 0.8, hole: float = 0.0) -> np.ndarray:
+    """float32[64, 64]: a disc in the middle, in shares of half the box; with a hole in it where one is asked for."""
+    y, x = np.mgrid[-1:1:64j, -1:1:64j]
+    distance = np.hypot(x, y)
+    levels = np.minimum(radius - distance, distance - hole) if hole else radius - distance
+    return np.asarray(levels, np.float32)
 
 
 @dataclass(frozen=True)
-class Refusal(Exception):
-    """What the engine refuses a request with."""
+class Thing:
+    """What is found of a target.
 
-    code: str
-    status: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE
+    Attributes:
+        box: x_min, y_min, x_max, y_max in [0, 1].
+        mask: float32[64, 64]; None for an object without one.
+    """
+
+    box: tuple[float, float, float, float] = (0.25, 0.25, 0.75, 0.75)
+    score: float = 0.9
+    mask: np.ndarray | None = field(default_factory=disc)
+
+
+Script = Callable[[str], Sequence[Thing]]
 
 
 @dataclass
 class ScriptedTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """`check` is called with prompt and image before each answer; it may raise Refusal, or wait."""
+    """Answers `segment a ; b` with what the script has for each target.
 
-    check: Callable[[str, bytes], None] = lambda _prompt, _image: None
+    Attributes:
+        script: things by target.
+        size: height and width of the user's picture, whatever was sent.
+        asked: the inputs of each request, by name.
+        failure: answered instead, where there is one.
+        refuse: what is answered instead to this prompt and image, if anything.
+        finish_reason: of all targets.
+    """
+
+    script: Script
+    size: tuple[int, int] = (480, 640)
+    asked: list[dict[str, bytes]] = field(default_factory=list)
+    failure: Status | None = None
+    refuse: Callable[[str, bytes], Status | None] = lambda _prompt, _image: None
     finish_reason: str = "eos"
-    prompts: list[str] = field(default_factory=list)
-    port: int = 0
+    address: str = ""
+
+    @property
+    def prompts(self) -> list[str]:
+        return [inputs["prompt"].decode() for inputs in self.asked]
 
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
-        raw = dict(zip((tensor.name for tensor in request.inputs), request.raw_input_contents, strict=True))
-        prompt, image = _element(raw["prompt"]).decode(), _element(raw["image"])
-        self.prompts.append(prompt)
-        try:
-            self.check(prompt, image)
-        except Refusal as refused:
-            context.abort(refused.status, f"[{refused.code}] try something else")
-        return answer_to([target.strip() for target in prompt.removeprefix("segment ").split(";")], self.finish_reason)
+        contents = [raw[struct.calcsize("<I") :] for raw in request.raw_input_contents]
+        inputs = dict(zip((tensor.name for tensor in request.inputs), contents, strict=True))
+        self.asked.append(inputs)
+        failure = self.failure or self.refuse(inputs["prompt"].decode(), inputs["image"])
+        if failure is not None:
+            context.abort(*failure)
+        targets = [part.strip() for part in inputs["prompt"].decode().removeprefix("segment ").split(";")]
+        found = [(index, thing) for index, target in enumerate(targets) for thing in self.script(target)]
+        return pack(self._outputs(targets, found))
+
+    def _outputs(self, targets: list[str], found: list[tuple[int, Thing]]) -> dict[str, np.ndarray]:
+        masks = [NO_MASK if thing.mask is None else thing.mask for _, thing in found]
+        return {
+            "text": texts(["an answer"]),
+            "boxes": np.array([thing.box for _, thing in found], np.float32).reshape(-1, 4),
+            "masks": np.array(masks, np.float32).reshape(-1, MASK_SIZE, MASK_SIZE),
+            "labels": texts([targets[index] for index, _ in found]),
+            "scores": np.array([[thing.score, 0.5] for _, thing in found], np.float32).reshape(-1, 2),
+            "has_mask": np.array([thing.mask is not None for _, thing in found], np.bool_),
+            "input_image": np.zeros((RESOLUTION, RESOLUTION, 3), np.uint8),
+            "image_size": np.array(self.size, np.int32),
+            "finish_reason": texts([self.finish_reason] * len(targets)),
+            "targets": texts(targets),
+            "target": np.array([index for index, _ in found], np.int32),
+        }
 
 
 @contextmanager
-def scripted_triton(triton: ScriptedTriton) -> Iterator[ScriptedTriton]:
-    """The same, listening on `port`."""
-    server = grpc.server(ThreadPoolExecutor(8))
+def scripted_triton(script: Script, **options: Any) -> Iterator[ScriptedTriton]:
+    """It serves on a port of its own until the context ends; `options` are its further attributes."""
+    triton = ScriptedTriton(script, **options)
+    server = grpc.server(ThreadPoolExecutor(4))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
-    triton.port = server.add_insecure_port("127.0.0.1:0")
+    triton.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
     try:
         yield triton
     finally:
         server.stop(None).wait()
-
-
-def mask_logits() -> np.ndarray:
-    """float32[64, 64]: a ring, so that there is a hole."""
-    y, x = np.mgrid[-1:1:64j, -1:1:64j]
-    ring: np.ndarray = (0.3 - np.abs(np.hypot(x, y) - 0.6)).astype(np.float32)
-    return ring
-
-
-def box_of(index: int) -> tuple[float, float, float, float]:
-    """Where the object of each target is."""
-    return 0.125 * index / 2, 0.25, 0.125 * index / 2 + 0.5, 0.75
-
-
-def answer_to(targets: list[str], finish_reason: str = "eos") -> Any:
-    """A ModelInferResponse of `segment` for an image of ORIGINAL_HW."""
-    count = len(targets)
-    outputs = {
-        "text": texts(["<loc>"]),
-        "boxes": np.array([box_of(index) for index in range(count)], np.float32),
-        "masks": np.stack([mask_logits()] * count),
-        "labels": texts(targets),
-        "scores": np.array([SCORES] * count, np.float32),
-        "has_mask": np.ones(count, np.bool_),
-        "input_image": np.zeros((RESOLUTION, RESOLUTION, 3), np.uint8),
-        "image_size": np.array(ORIGINAL_HW, np.int32),
-        "finish_reason": texts([finish_reason] * count),
-        "targets": texts(targets),
-        "target": np.arange(count, dtype=np.int32),
-    }
-    response = service_pb2.ModelInferResponse(model_name="segment", model_version="1")
-    for name, array in outputs.items():
-        response.outputs.add(name=name, datatype=DATATYPES[array.dtype.name], shape=array.shape)
-        raw = serialize_byte_tensor(array).item() if array.dtype == np.object_ else array.tobytes()
-        response.raw_output_contents.append(raw)
-    return response
-
-
-def _element(raw: bytes) -> bytes:
-    """The one element of a BYTES tensor."""
-    (length,) = struct.unpack_from("<I", raw)
-    return raw[4 : 4 + length]

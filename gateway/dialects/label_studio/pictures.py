@@ -11,7 +11,7 @@ from gateway.fetching import Fetcher
 from gateway.fetching.addresses import AddressPolicy
 from gateway.fetching.network import Resolver
 from gateway.fetching.urls import Origin, parse_url
-from gateway.inputs.read import EncodedImage, read_data_url
+from gateway.inputs.read import EncodedImage, read_image_text
 from gateway.settings import Settings
 from gateway.watching.metrics import Metrics
 
@@ -54,8 +54,7 @@ class Pictures:
         if not isinstance(value, str) or not value:
             raise ApiError("missing_image", "the task's data has no picture under the name in the labelling interface")
         if value[:5].lower() == "data:":
-            raw = memoryview(value.encode(errors="replace"))
-            return await call.in_decoder(lambda: read_data_url(raw, self._max_image_bytes))
+            return await call.in_decoder(lambda: read_image_text(value, self._max_image_bytes))
         url = self.locate(value, task_id)
         if Origin.of(parse_url(url)) != self._origin:
             return await call.fetch(url)

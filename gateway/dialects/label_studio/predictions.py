@@ -23,7 +23,6 @@ from gateway.dialects.label_studio.schemas import Task
 from gateway.errors import ApiError, cause_of
 from gateway.inputs.prompts import DEFAULT_TASK, MAX_TARGETS, TARGET_SEPARATOR
 from gateway.inputs.read import EncodedImage
-from gateway.watching.record import RequestRecord
 
 MAX_TASKS_AT_ONCE: Final = 16  # of one request; each takes a place for requests while it is asked
 FIRST_PAUSE_S: Final = 0.25  # before another try; doubled up to the longest
@@ -59,18 +58,17 @@ class Predictor:
     async def predict(self, tasks: list[Task]) -> list[bytes]:
         """One entry for each task as JSON, in their order, whatever happens."""
         entries = [b""] * len(tasks)
-        calls = [self._call_of(index) for index in range(len(tasks))]
         limiter = anyio.CapacityLimiter(MAX_TASKS_AT_ONCE)
+        self.call.record.sizes.update(tasks=len(tasks), failed_tasks=0)
 
         async def answer(index: int) -> None:
             async with limiter:
                 with self.call.share.part() as share:
-                    entries[index] = await self._entry(replace(calls[index], share=share), tasks[index])
+                    entries[index] = await self._entry(replace(self.call, share=share), tasks[index])
 
         async with anyio.create_task_group() as group:
             for index in range(len(tasks)):
                 group.start_soon(answer, index)
-        self._note([call.record for call in calls])
         return entries
 
     async def _entry(self, call: Call, task: Task) -> bytes:
@@ -80,12 +78,10 @@ class Predictor:
             self.call.share.grow(len(encoded))  # entries are kept until the last one is there
             return encoded
         except ApiError as error:
-            call.record.code = error.code
-            self._log_failure(call, task, error.code, error.detail, cause_of(error))
+            self._note_failure(task, error.code, error.detail, cause_of(error))
             return _encoded(self._of([]) if error.code in PICTURE_CODES else self._unanswered())
         except Exception as error:  # one task's failure is not the others'
-            call.record.code = "internal"
-            self._log_failure(call, task, "internal", "the task failed", repr(error))
+            self._note_failure(task, "internal", "the task failed", repr(error))
             return _encoded(self._unanswered())
 
     async def _prediction(self, call: Call, task: Task) -> Prediction:
@@ -138,22 +134,10 @@ class Predictor:
         """Interactive requests have an editor that waits for a result."""
         return self._of([]) if self.typed else {"model_version": self.model_version}
 
-    def _call_of(self, index: int) -> Call:
-        """A task's own part of the request, with a record of its own: phases and sizes are each task's."""
-        return replace(self.call, record=RequestRecord(f"{self.call.record.request_id}.{index}"))
-
-    def _note(self, records: list[RequestRecord]) -> None:
-        """What the request's access line says of its tasks; of each phase, the longest."""
-        whole = self.call.record
-        failed = sum(record.code is not None for record in records)
-        objects = sum(record.sizes.get("objects", 0) for record in records)
-        whole.sizes.update(tasks=len(records), failed_tasks=failed, objects=objects)
-        for record in records:
-            for phase, seconds in record.phases_s.items():
-                whole.phases_s[phase] = max(seconds, whole.phases_s.get(phase, 0.0))
-
-    def _log_failure(self, call: Call, task: Task, code: str, detail: str, cause: str | None) -> None:
-        fields = {"request_id": call.record.request_id, "task": task.id, "code": code, "detail": detail, "cause": cause}
+    def _note_failure(self, task: Task, code: str, detail: str, cause: str | None) -> None:
+        record = self.call.record
+        record.sizes["failed_tasks"] += 1
+        fields = {"request_id": record.request_id, "task": task.id, "code": code, "detail": detail, "cause": cause}
         _log.warning("a task of Label Studio has no prediction", extra={"fields": fields})
 
 

@@ -41,8 +41,9 @@ def load_gateway(url: str, jobs: Sequence[Job], *, clients: int) -> list[float]:
             async def ask(job: Job) -> None:
                 files = {"image_file": ("image.jpg", job.image, "image/jpeg")}
                 data = {"prompt": job.prompt, "max_new_tokens": str(job.max_new_tokens)}
-                response = await client.post(f"{url}/segment", data=data, files=files)
-                response.raise_for_status()
+                request = client.build_request("POST", f"{url}/segment", data=data, files=files)
+                request.read()  # the body as a whole: httpx2 would send each field on its own
+                (await client.send(request)).raise_for_status()
 
             return await _closed_loop(ask, jobs, clients)
 
