@@ -7,7 +7,8 @@ from typing import Any, Final
 from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway.door.access import KEY_HEADER, KeyFile, require_key
+from gateway.dialects import sam3, x_anylabeling
+from gateway.door.access import KEY_HEADER, KeyFile, require_key, require_key_or_token
 from gateway.door.bodies import BodyMiddleware, ByteBudget
 from gateway.errors import install_error_handlers
 from gateway.middleware import (
@@ -17,7 +18,7 @@ from gateway.middleware import (
     RecordMiddleware,
     SecurityHeadersMiddleware,
 )
-from gateway.routes import health, metrics, models, segment
+from gateway.routes import health, metrics, models, segment, stream
 from gateway.routes.documentation import add_documentation
 from gateway.routes.page import add_page
 from gateway.services import running_services
@@ -61,12 +62,15 @@ def create_app(settings: Settings) -> FastAPI:
         add_documentation(app)
     if settings.demo == "on":
         add_page(app)
-    protection = []
+    protection, token_protection = [], []
     if settings.api_keys_file is not None:
         app.state.api_keys = KeyFile(settings.api_keys_file)
-        protection = [Depends(require_key)]
+        protection, token_protection = [Depends(require_key)], [Depends(require_key_or_token)]
     app.include_router(segment.router, dependencies=protection)
+    app.include_router(stream.router, dependencies=protection)
     app.include_router(models.router, dependencies=protection)
+    app.include_router(x_anylabeling.router, dependencies=token_protection)
+    app.include_router(sam3.router)  # checks the key itself: its clients send it in the body
     install_error_handlers(app)
     _add_middleware(app, settings, collected)
     return app

@@ -4,6 +4,7 @@ A route reads its own kind of request, gets the image, asks Triton, and writes i
 steps ends at the call's deadline, and when its client has gone.
 """
 
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -122,15 +123,17 @@ class Call:
         del image
         serialized = await self.in_decoder(partial(serialize_request, asked))
         del asked
+        started = time.monotonic()
         try:
             with self.record.phase("inference"):
                 segmentation = await self.services.segmenter.segment(serialized, timeout_s=self.deadline.remaining_s())
         except ApiError as error:
             if error.code == "loading":
-                waited_s = self.record.phases_s["inference"]
+                waited_s = time.monotonic() - started
                 error.retry_after_s = await self.services.catalog.retry_after_s(waited_s, self.deadline)
             raise
-        self.record.sizes["objects"] = len(segmentation.objects)
+        sizes = self.record.sizes
+        sizes["objects"] = sizes.get("objects", 0) + len(segmentation.objects)
         return segmentation
 
     async def in_decoder(self, work: Callable[[], T]) -> T:

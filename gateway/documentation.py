@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from pydantic import BaseModel
+
+from gateway.answers.events import EVENT_STREAM, encode_event
 from gateway.errors import STATUS_OF_CODE
 from gateway.fetching.errors import UNREACHABLE
 from gateway.inputs.decoding import JSON_TYPE, MULTIPART, URLENCODED
@@ -58,6 +61,15 @@ ERROR_EXAMPLES: Final[Mapping[str, str]] = {
     "deadline": "the request's time was up before it was answered",
 }
 
+EVENT_EXAMPLES: Final[Mapping[str, str]] = {
+    "accepted": '{"request_id":"5f0c2d6e","targets":["blue square","red circle"]}',
+    "object": '{"target":0,"object":{"mask":"iVBORw0KGgo...","coordinates":[56,56,168,168],"label":"blue square",'
+    '"score":0.93,"mask_score":0.88,"target":0}}',
+    "done": '{"image":null,"targets":[{"target":"blue square","finish_reason":"eos"},{"target":"red circle",'
+    '"finish_reason":"eos"}],"text":"<loc0256>...","model_id":"paligemma2-demo-224","image_size":{"width":32,'
+    '"height":32},"timings_ms":{"inference":208.5},"request_id":"5f0c2d6e","overlay":null}',
+}
+
 
 def request_body() -> dict[str, Any]:
     """The request body's schema; written by hand because FastAPI cannot declare one body in three media types."""
@@ -81,6 +93,27 @@ def request_body() -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
+def json_body(model: type[BaseModel], image: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    """The request body of another tool's protocol; its image, which is read apart from the fields, is `image`."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    fields = _inlined(schema, definitions)
+    fields["properties"] = {"image": image, **fields["properties"]}
+    fields["required"] = ["image", *fields.get("required", ())]
+    return {"requestBody": {"required": True, "content": {JSON_TYPE: {"schema": fields, "example": example}}}}
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """A schema with its definitions in their places."""
+    if isinstance(schema, list):
+        return [_inlined(part, definitions) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    return {name: _inlined(part, definitions) for name, part in schema.items()}
+
+
 def error_responses() -> dict[int | str, dict[str, Any]]:
     """Returns the error responses of /segment by status, with an example of each code."""
     responses: dict[int | str, dict[str, Any]] = {}
@@ -91,3 +124,15 @@ def error_responses() -> dict[int | str, dict[str, Any]]:
         value = {"status": "error", "detail": detail, "code": code, "request_id": "5f0c2d6e"}
         response["content"][JSON_TYPE]["examples"][code] = {"summary": code, "value": value}
     return responses
+
+
+def event_responses() -> dict[int | str, dict[str, Any]]:
+    """Returns the response of /segment/stream that is no error, with an example of each event."""
+    description = (
+        "Server-sent events. `accepted`: the names of the targets; `object`: an entry of `masks` in the answer to "
+        "`/segment`, and the index of its target; `done`, the last one: the answer to `/segment` without `masks`; or "
+        "`error`, the last one, too: the body of an error. Targets come in any order."
+    )
+    example = b"".join(encode_event(name, data) for name, data in EVENT_EXAMPLES.items()).decode()
+    content = {EVENT_STREAM: {"schema": {"type": "string"}, "example": example}}
+    return {200: {"description": description, "content": content}}

@@ -50,6 +50,7 @@ STATUS_OF_CODE: Final[Mapping[str, int]] = {
     "unavailable": 503,
 }
 UNKNOWN_ERROR_STATUS: Final = 500
+UNKNOWN_ERROR_DETAIL: Final = "the request failed; the log has the cause"
 
 # Errors whose cause is for the operator to see. The others' is the request, which may hold what logs must not have.
 CODES_WITH_CAUSE: Final = frozenset(
@@ -89,24 +90,26 @@ class ApiError(Exception):
         """The HTTP status of the code."""
         return STATUS_OF_CODE.get(self.code, 502)
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of its answer."""
+        retry = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        return {**HEADERS_OF_STATUS.get(self.status, {}), **retry}
+
 
 def install_error_handlers(app: FastAPI) -> None:
     """Every known error leaves the application in the one shape; FailureMiddleware answers the others."""
 
     async def api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
-        notes = record_of(request.scope).notes
-        notes.update(error.notes)
-        if error.__cause__ is not None and error.code in CODES_WITH_CAUSE:
-            notes["cause"] = _describe_cause(error.__cause__)
+        note_error(request, error)
         response = error_response(request, status=error.status, code=error.code, detail=error.detail)
-        if error.retry_after_s is not None:
-            response.headers["Retry-After"] = str(error.retry_after_s)
+        response.headers.update(error.headers)
         return response
 
     async def validation_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return error_response(request, status=422, code="invalid_request", detail=_describe(error))
+        return await api_error(request, invalid_fields(error))
 
     async def http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -120,20 +123,53 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http_error)
 
 
+def invalid_fields(error: RequestValidationError) -> ApiError:
+    """What is said of fields that are missing or wrong."""
+    return ApiError("invalid_request", _describe(error))
+
+
+def note_error(request: Request, error: ApiError) -> None:
+    """Notes an error in the request's record, with what only the log may say."""
+    record = record_of(request.scope)
+    record.code = error.code
+    record.notes.update(error.notes)
+    if error.__cause__ is not None and error.code in CODES_WITH_CAUSE:
+        record.notes["cause"] = _describe_cause(error.__cause__)
+
+
 def error_response(request: Request, *, status: int, code: str, detail: str) -> JSONResponse:
     """An error in the one shape; noted in the request's record."""
-    record = record_of(request.scope)
-    record.code = code
-    body = {"status": "error", "detail": detail, "code": code, "request_id": record.request_id}
+    body = _body(request, code, detail)
     return JSONResponse(body, status_code=status, headers=HEADERS_OF_STATUS.get(status))
 
 
 def unknown_error_response(request: Request, error: Exception) -> JSONResponse:
     """What is said of a failure that nobody foresaw: its request id; the rest is in the log."""
+    _log_unknown(request, error)
+    return error_response(request, status=UNKNOWN_ERROR_STATUS, code="internal", detail=UNKNOWN_ERROR_DETAIL)
+
+
+def late_error_body(request: Request, error: Exception) -> dict[str, str]:
+    """The body of an error that ends an answer which has begun; the request counts as what the error stands for."""
+    record = record_of(request.scope)
+    if isinstance(error, ApiError):
+        note_error(request, error)
+        record.status = error.status
+        return _body(request, error.code, error.detail)
+    _log_unknown(request, error)
+    record.status = UNKNOWN_ERROR_STATUS
+    return _body(request, "internal", UNKNOWN_ERROR_DETAIL)
+
+
+def _body(request: Request, code: str, detail: str) -> dict[str, str]:
+    record = record_of(request.scope)
+    record.code = code
+    return {"status": "error", "detail": detail, "code": code, "request_id": record.request_id}
+
+
+def _log_unknown(request: Request, error: Exception) -> None:
     fields = {"request_id": record_of(request.scope).request_id}
     _log.error("a request failed", exc_info=error, extra={"fields": fields})
-    detail = "the request failed; the log has the cause"
-    return error_response(request, status=UNKNOWN_ERROR_STATUS, code="internal", detail=detail)
 
 
 def _describe_cause(error: BaseException) -> str:

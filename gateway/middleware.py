@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Final
 
+from opentelemetry import trace
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,7 @@ from gateway.watching.record import RECORD, RequestRecord
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 UNMATCHED: Final = "unmatched"
+REDACTED: Final = "REDACTED"  # in spans, instead of a query: some clients put their key there
 QUIET_ROUTES: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked every few seconds by machines
 DOCUMENTATION_PATHS: Final = ("/docs", "/redoc")
 STATIC_PATH: Final = "/static"  # of the files that those load
@@ -65,6 +67,8 @@ class RecordMiddleware:
         offered = Headers(scope=scope).get(REQUEST_ID_HEADER, "")
         record = RequestRecord(offered if _WELL_FORMED_ID.fullmatch(offered) else uuid.uuid4().hex)
         scope[RECORD] = record
+        if scope["query_string"]:
+            trace.get_current_span().set_attribute("url.query", REDACTED)
         status, response_bytes = 0, 0
 
         async def watched_send(message: Message) -> None:
@@ -82,6 +86,7 @@ class RecordMiddleware:
 
     def _finish(self, scope: Scope, record: RequestRecord, status: int, response_bytes: int) -> None:
         seconds = time.perf_counter() - record.started
+        status = record.status or status
         route = getattr(scope.get("route"), "path", UNMATCHED)
         self._metrics.count(record, route=route, status=status, seconds=seconds)
         fields = {

@@ -5,7 +5,7 @@
 #   ./scripts/container_test.sh -k killed
 #   BUILD=off ./scripts/container_test.sh        with existing images
 #
-# Needs Docker with Compose 2.24 or newer, and no GPU: it runs the demo model. Takes about ten minutes after the build.
+# Needs Docker with Compose 2.24 or newer, and no GPU: it runs the demo model. Takes about fifteen minutes after the build.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/parts/environment.sh

@@ -1,4 +1,4 @@
-"""The clients. Both carry the same plans out: Client waits for each step, AsyncClient lets others run meanwhile."""
+"""The clients. Both run the same plans: Client blocks at each step, AsyncClient awaits it."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from paligemma_client.objects import FoundObject, Result
 from paligemma_client.pictures import Picture
 from paligemma_client.plans import Ask, Fetch, Finished, Given, ListModels, OpenStream, Plan, Step, advance
 from paligemma_client.questions import Asking, AskingFields, Prompt, Task
-from paligemma_client.rest import LIMITS, check_fetched, timeouts, translated
+from paligemma_client.rest import LIMITS, check_fetched, timeouts, tls, translated
 from paligemma_client.rest_transports import AsyncRestTransport, RestTransport
 from paligemma_client.retrying import Pause
 from paligemma_client.triton import AsyncTritonTransport, TritonTransport
@@ -31,7 +31,7 @@ DEFAULT_TIMEOUT_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A stream whose lines are on the way, and what closes it."""
+    """An open stream: its lines, and the stack that closes it."""
 
     stack: ExitStack
     lines: Iterator[str]
@@ -46,15 +46,15 @@ class _AsyncOpened:
 
 
 class Client:
-    """Asks a server; one for all threads of a program. A context manager, or closed with `close`.
+    """Sends requests to a server; threads may share one. Use it as a context manager, or call `close`.
 
-    Calls are repeated, with growing pauses, while the server is full, loading or away, as long as `timeout_s` allows.
+    Requests are repeated, with growing pauses, while the server is full, loading or not reachable, within `timeout_s`.
     All calls may raise the errors of `paligemma_client.errors`.
 
     Args:
-        server: the gateway's address; with `transport="triton"` host:port of Triton's gRPC.
-        transport: "rest", or "triton" for the model `segment` itself (the extra `triton`).
-        api_key: for a gateway that asks for one.
+        server: the gateway's address; with `transport="triton"`, host:port of Triton's gRPC.
+        transport: "rest", or "triton" to call the model `segment` directly (needs the extra `triton`).
+        api_key: for a gateway that requires one.
         timeout_s: for a request and all its repetitions.
     """
 
@@ -68,23 +68,23 @@ class Client:
     ) -> None:
         server = server or DEFAULT_SERVERS[transport]
         self._timeout_s = timeout_s
-        self._web = httpx2.Client(limits=LIMITS)
+        self._web = httpx2.Client(limits=LIMITS, verify=tls())
         self._transport: RestTransport | TritonTransport = (
             RestTransport(server, api_key, self._web) if transport == "rest" else TritonTransport(server, api_key)
         )
 
     def segment(self, picture: Picture, prompt: Prompt, **asking: Unpack[AskingFields]) -> Result:
-        """Objects with masks. A prompt, or a list of targets; `asking` is described at `Asking`."""
+        """Returns objects with masks. The prompt is a text or a list of targets; `Asking` describes the options."""
         return self._run(plans.segment(picture, prompt, "segment", Asking(**asking), self._timeout_s))
 
     def detect(self, picture: Picture, prompt: Prompt, **asking: Unpack[AskingFields]) -> Result:
-        """Objects with boxes only."""
+        """Returns objects with boxes only."""
         return self._run(plans.segment(picture, prompt, "detect", Asking(**asking), self._timeout_s))
 
     def stream(
         self, picture: Picture, prompt: Prompt, *, task: Task = "segment", **asking: Unpack[AskingFields]
     ) -> Iterator[FoundObject]:
-        """The objects one by one, as the server finds them; from a server that does not stream, all at the end."""
+        """Yields objects as the server finds them; if the server does not stream, all at the end."""
         asked = plans.questions(picture, prompt, task, Asking(**asking), self._timeout_s)
         for question in self._run(asked):
             opened = self._run(plans.open_stream(question, self._timeout_s))
@@ -98,12 +98,12 @@ class Client:
                 reader.finish()
 
     def models(self) -> Models:
-        """Which models the server has; raises UnsupportedCall over gRPC."""
+        """Returns the server's models; raises UnsupportedCall over gRPC."""
         models: Models = self._run(plans.list_models(self._timeout_s))
         return models
 
     def close(self) -> None:
-        """Ends all connections."""
+        """Closes all connections."""
         self._transport.close()
         self._web.close()
 
@@ -146,7 +146,7 @@ class Client:
 
 
 class AsyncClient:
-    """Client for programs that run on asyncio: the same calls, to be awaited; `close` is `aclose`."""
+    """Client for asyncio: the same calls as coroutines; `close` is `aclose`."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class AsyncClient:
     ) -> None:
         server = server or DEFAULT_SERVERS[transport]
         self._timeout_s = timeout_s
-        self._web = httpx2.AsyncClient(limits=LIMITS)
+        self._web = httpx2.AsyncClient(limits=LIMITS, verify=tls())
         self._transport: AsyncRestTransport | AsyncTritonTransport = (
             AsyncRestTransport(server, api_key, self._web)
             if transport == "rest"
@@ -197,7 +197,7 @@ class AsyncClient:
         return models
 
     async def aclose(self) -> None:
-        """Ends all connections."""
+        """Closes all connections."""
         await self._transport.close()
         await self._web.aclose()
 
@@ -210,7 +210,7 @@ class AsyncClient:
         await self.aclose()
 
     async def _run(self, plan: Plan[Given]) -> Given:
-        """Plans read files and work on pixels between their steps, so they go on in a thread."""
+        """Runs a plan. It reads files and processes pixels between its steps, so each step is computed in a thread."""
         step = await asyncio.to_thread(advance, plan)
         while not isinstance(step, Finished):
             try:
@@ -241,7 +241,7 @@ class AsyncClient:
 
 
 async def _within(timeout_s: float, call: Any) -> Any:
-    """A call that may take so long as a whole: httpx2's limits are for its parts."""
+    """Limits a whole call: httpx2's timeouts limit only its parts."""
     try:
         async with asyncio.timeout(timeout_s):
             return await call

@@ -1,4 +1,4 @@
-"""What can go wrong for a caller.
+"""The errors of this package.
 
 ClientError
   InvalidPicture        the picture cannot be read on this side
@@ -18,11 +18,11 @@ from typing import Final
 
 
 class ClientError(Exception):
-    """Anything that this package raises on purpose."""
+    """Base of all errors of this package."""
 
 
 class InvalidPicture(ClientError):
-    """A picture cannot be read on this side."""
+    """The client cannot read a picture."""
 
 
 class UnsupportedCall(ClientError):
@@ -30,7 +30,7 @@ class UnsupportedCall(ClientError):
 
 
 class ConnectionFailed(ClientError):
-    """The server cannot be reached, or went away before it had answered."""
+    """The server cannot be reached, or closed the connection before its answer."""
 
 
 class DeadlineExceeded(ConnectionFailed):
@@ -38,7 +38,7 @@ class DeadlineExceeded(ConnectionFailed):
 
 
 class FetchFailed(ConnectionFailed):
-    """A picture's host cannot be reached, or does not give the picture now."""
+    """A picture's host cannot be reached, or does not send the picture now."""
 
 
 class ServerError(ClientError):
@@ -70,7 +70,7 @@ class ServerError(ClientError):
 
 
 class RequestRefused(ServerError):
-    """The request is at fault: sending it again does not help."""
+    """The request is wrong: sending it again does not help."""
 
 
 class NotAllowed(RequestRefused):
@@ -78,11 +78,11 @@ class NotAllowed(RequestRefused):
 
 
 class ServerBusy(ServerError):
-    """The server is full, loading or not up yet: sending the request again later may help."""
+    """The server is full, loading or starting: sending the request again later may help."""
 
 
 class ServerFailed(ServerError):
-    """The server is at fault."""
+    """The server failed."""
 
 
 UNKNOWN_CODE: Final = "unknown"

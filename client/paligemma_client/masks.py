@@ -1,4 +1,4 @@
-"""Masks as COCO's run lengths, and what is made of them."""
+"""Masks as COCO's run lengths, and operations on them."""
 
 from typing import Any, TypedDict
 
@@ -7,7 +7,7 @@ import pycocotools.mask
 from numpy.typing import NDArray
 from PIL import Image
 
-Box = tuple[int, int, int, int]  # x_min, y_min, x_max, y_max in pixels; the maxima are outside
+Box = tuple[int, int, int, int]  # x_min, y_min, x_max, y_max in pixels; the maxima are exclusive
 
 
 class RunLengths(TypedDict):
@@ -41,12 +41,12 @@ def rectangle(box: Box, *, width: int, height: int) -> RunLengths:
 
 
 def union(run_lengths: list[RunLengths]) -> RunLengths:
-    """What any of the masks, all of one size, covers."""
+    """The union of masks of one size."""
     return _with_text(pycocotools.mask.merge(run_lengths))
 
 
 def intersection(run_lengths: list[RunLengths]) -> RunLengths:
-    """What all of the masks, all of one size, cover."""
+    """The intersection of masks of one size."""
     return _with_text(pycocotools.mask.merge(run_lengths, intersect=True))
 
 

@@ -1,4 +1,4 @@
-"""What a caller gets: the objects of a picture, and the picture."""
+"""What a call returns: the objects of a picture, and the picture."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,15 +21,15 @@ DEFAULT_TOLERANCE_PX: Final = 1.5  # the corners of a slanting edge's pixels lie
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundObject:
-    """One object, in pixels of the picture as it was given, turned upright.
+    """One object, in pixels of the given picture, turned upright.
 
     Attributes:
-        label: what the model calls it; the target where the model gives no name.
+        label: the name in the model's answer; the target if the answer has none.
         score: of the box, in [0, 1]; not calibrated.
-        box_xyxy: x_min, y_min, x_max, y_max; the maxima are outside.
+        box_xyxy: x_min, y_min, x_max, y_max; the maxima are exclusive.
         mask_score: of the mask, in [0, 1]; None without a mask.
         run_lengths: the mask; None where the prompt asked for boxes only.
-        target: which part of the prompt it answers; None where the server does not say.
+        target: the target of the prompt that it answers; None if the server does not send it.
     """
 
     label: str
@@ -41,7 +41,7 @@ class FoundObject:
 
     @property
     def category(self) -> str:
-        """What the user asked for, where the target is known and is one thing; else the label.
+        """The target, if it is known and names one thing; else the label.
 
         `detect a ; b` is one target for the server.
         """
@@ -49,7 +49,7 @@ class FoundObject:
 
     @property
     def mask(self) -> NDArray[np.bool_] | None:
-        """bool[H, W] of the picture's size, made anew at each access; None where there is no mask."""
+        """bool[H, W] of the picture's size, decoded at each access; None if there is no mask."""
         return None if self.run_lengths is None else masks.decode(self.run_lengths)
 
     @property

@@ -1,4 +1,4 @@
-"""What callers give as a picture, and the encoded file that is sent."""
+"""Reads a caller's picture in any of its forms into the encoded file that is sent."""
 
 import base64
 import binascii
@@ -23,12 +23,12 @@ _FAST_PNG: Final = 1  # zlib's level: the file is sent once, so a small gain in 
 
 
 def is_web_address(picture: Picture) -> bool:
-    """Whether a picture has to be fetched from the web first."""
+    """Whether a picture must be fetched from the web first."""
     return isinstance(picture, str) and picture[:8].lower().startswith(("http://", "https://"))
 
 
 def read_picture(picture: Picture) -> bytes:
-    """The encoded file of a picture that is no web address.
+    """Returns the encoded file of a picture that is not a web address.
 
     Raises:
         InvalidPicture: there is no such file, or the pixels are of another type or shape.

@@ -1,6 +1,6 @@
-"""What a call does, without doing it: a plan yields the steps that need the network or time, and is sent their outcome.
+"""The steps of each call. A plan is a generator: it yields steps that need the network or time, and gets the results.
 
-`Client` and `AsyncClient` carry the steps out, each in its own way; all else that they do is here.
+`Client` and `AsyncClient` perform the steps; everything else that both do is here.
 """
 
 from collections.abc import Generator, Sequence
@@ -17,7 +17,7 @@ from paligemma_client.tiling import cut_tiles, merge_tiles
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """A picture is wanted from the web; gives bytes."""
+    """Fetch a picture from the web; the result is bytes."""
 
     address: str
     timeout_s: float
@@ -25,7 +25,7 @@ class Fetch:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A question is put to the server; gives a Result."""
+    """Send a question to the server; the result is a Result."""
 
     question: Question
     timeout_s: float
@@ -33,7 +33,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class OpenStream:
-    """A question whose objects are wanted one by one; gives an opened stream, which the client that opens it knows."""
+    """Send a question and open its stream of objects; the result is the client's own type of stream."""
 
     question: Question
     timeout_s: float
@@ -41,14 +41,14 @@ class OpenStream:
 
 @dataclass(frozen=True, slots=True)
 class ListModels:
-    """The server's models are wanted; gives Models."""
+    """List the server's models; the result is Models."""
 
     timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A plan is done, and gave this."""
+    """A plan has ended with this value."""
 
     value: Any
 
@@ -59,7 +59,7 @@ Plan = Generator[Step, Any, Given]
 
 
 def advance(plan: Plan[Any], outcome: Any = None, *, error: ClientError | None = None) -> Step | Finished:
-    """Sends a plan the outcome of its last step, or the error of it; gives its next step."""
+    """Sends a plan the result or the error of its last step; returns its next step."""
     try:
         return plan.send(outcome) if error is None else plan.throw(error)
     except StopIteration as stop:
@@ -67,7 +67,7 @@ def advance(plan: Plan[Any], outcome: Any = None, *, error: ClientError | None =
 
 
 def segment(picture: Picture, prompt: Prompt, task: Task, asking: Asking, timeout_s: float) -> Plan[Result]:
-    """One picture, one answer, whatever number of requests that takes."""
+    """One picture, one answer, in as many requests as it takes."""
     encoded = yield from _encoded(picture, timeout_s)
     prompts = prompts_of(task, prompt)
     if asking.tiles is None:
@@ -80,7 +80,7 @@ def segment(picture: Picture, prompt: Prompt, task: Task, asking: Asking, timeou
 
 
 def questions(picture: Picture, prompt: Prompt, task: Task, asking: Asking, timeout_s: float) -> Plan[list[Question]]:
-    """The questions of a call whose objects are wanted one by one."""
+    """The questions of a call that streams objects."""
     if asking.tiles is not None:
         raise ValueError("objects of tiles are put together at the end: use segment, not stream")
     encoded = yield from _encoded(picture, timeout_s)
@@ -88,7 +88,7 @@ def questions(picture: Picture, prompt: Prompt, task: Task, asking: Asking, time
 
 
 def open_stream(question: Question, timeout_s: float) -> Plan[Any]:
-    """An opened stream, or a Result where the server has none."""
+    """Opens a stream; returns a Result if the server does not stream."""
     try:
         return (yield from persist(lambda remaining_s: OpenStream(question, remaining_s), timeout_s))
     except UnsupportedCall:
@@ -126,7 +126,7 @@ def _ask(question: Question, timeout_s: float) -> Plan[Result]:
 
 
 def _together(answers: Sequence[Result]) -> Result:
-    """One answer of those to several prompts on one picture."""
+    """Joins the answers to several prompts on one picture."""
     first = answers[0]
     objects: list[FoundObject] = [found for answer in answers for found in answer.objects]
     return Result(

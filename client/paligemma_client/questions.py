@@ -1,4 +1,4 @@
-"""What a server is asked: a picture and a prompt."""
+"""The contents of a request: a picture, a prompt and options."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ class AskingFields(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """How a caller wants it, beside the picture and the prompt.
+    """The options of a request.
 
     Attributes:
         model_id: None for the server's default.
         max_new_tokens: bound on the tokens for each target; None for the server's.
         min_score: objects with a lower box score are left out.
-        tiles: None, "auto" or a grid such as "2x2" (columns x rows): the picture is asked about cut by cut.
+        tiles: None, "auto" or a grid such as "2x2" (columns x rows): the picture is sent in overlapping tiles.
     """
 
     model_id: str | None = None
@@ -46,7 +46,7 @@ class Question:
     Attributes:
         picture: an encoded file.
         prompt: with its task word.
-        asking: the rest.
+        asking: the options.
     """
 
     picture: bytes
@@ -59,7 +59,7 @@ def prompts_of(task: Task, prompt: Prompt) -> list[str]:
 
     Args:
         task: of targets that start with no task word of their own.
-        prompt: one prompt, sent as one; or targets, which are put together as far as one request takes them.
+        prompt: one prompt, sent as it is; or targets, which are joined, at most MAX_TARGETS in a request.
     """
     if isinstance(prompt, str):
         return [" ".join(_split(task, prompt))]
@@ -72,7 +72,7 @@ def prompts_of(task: Task, prompt: Prompt) -> list[str]:
 
 
 def targets_of(prompt: str) -> list[str]:
-    """What a prompt asks for, without its task word, one by one."""
+    """The targets of a prompt, without its task word."""
     _, targets = _split("segment", prompt)
     return [target.strip() for target in targets.split(TARGET_SEPARATOR.strip()) if target.strip()]
 

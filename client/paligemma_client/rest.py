@@ -1,6 +1,8 @@
-"""The gateway's REST interface: what is sent, and what its answers mean. rest_transports.py does the sending."""
+"""The gateway's REST interface: builds requests and reads answers. rest_transports.py sends them."""
 
+import functools
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -24,27 +26,33 @@ from paligemma_client.questions import Question
 SEGMENT_PATH: Final = "/segment"
 STREAM_PATH: Final = "/segment/stream"
 MODELS_PATH: Final = "/models"
-CONNECT_TIMEOUT_S: Final = 5.0  # a server that drops packets is tried again within the caller's time
-MAX_DETAIL_CHARS: Final = 300  # of an answer that is not the gateway's
+CONNECT_TIMEOUT_S: Final = 5.0  # short, so that a server that drops packets is tried again within timeout_s
+MAX_DETAIL_CHARS: Final = 300  # of an answer that does not come from the gateway, such as a proxy's
 LIMITS: Final = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
 _OK: Final = 200
 
 
 def normal_address(server: str) -> str:
-    """A server's address without a slash at its end; ValueError where it is none."""
+    """Returns a server's address without a trailing slash; raises ValueError if it is not an http or https URL."""
     url = httpx2.URL(server)
     if url.scheme not in {"http", "https"} or not url.host:
         raise ValueError(f"the server's address must be http://host:port or https://host:port, and is {server!r}")
     return server.rstrip("/")
 
 
+@functools.cache
+def tls() -> ssl.SSLContext:
+    """The trusted certificates, for all clients of a program: reading them takes 20 to 60 ms."""
+    return httpx2.create_ssl_context()
+
+
 def timeouts(timeout_s: float) -> httpx2.Timeout:
-    """Of one attempt."""
+    """The timeouts of one attempt."""
     return httpx2.Timeout(max(timeout_s, 0.001), connect=max(0.001, min(timeout_s, CONNECT_TIMEOUT_S)), pool=None)
 
 
 class RestRequests:
-    """Makes the requests; the key goes to the gateway alone, pictures are fetched without it."""
+    """Builds the requests. Only requests to the gateway have the key; pictures are fetched without it."""
 
     def __init__(self, server: str, api_key: str | None, web: httpx2.Client | httpx2.AsyncClient) -> None:
         self.server = normal_address(server)
@@ -52,7 +60,10 @@ class RestRequests:
         self._web = web
 
     def segment(self, question: Question, timeout_s: float, *, path: str = SEGMENT_PATH) -> httpx2.Request:
-        """Masks are wanted as run lengths, in pixels of the picture as it was given."""
+        """Builds a request for masks as run lengths, in pixels of the given picture.
+
+        The body is encoded here, so that it is sent in one piece: httpx2 would send each field separately.
+        """
         asking = question.asking
         fields = {
             "prompt": question.prompt,
@@ -63,7 +74,7 @@ class RestRequests:
             "model_id": asking.model_id,
             "max_new_tokens": None if asking.max_new_tokens is None else str(asking.max_new_tokens),
         }
-        return self._web.build_request(
+        request = self._web.build_request(
             "POST",
             self.server + path,
             headers=self._headers,
@@ -71,17 +82,19 @@ class RestRequests:
             files={"image_file": ("picture", question.picture)},
             timeout=timeouts(timeout_s),
         )
+        request.read()
+        return request
 
     def models(self, timeout_s: float) -> httpx2.Request:
-        """Asks which models there are."""
+        """Builds a request for the list of models."""
         return self._web.build_request(
             "GET", self.server + MODELS_PATH, headers=self._headers, timeout=timeouts(timeout_s)
         )
 
 
 def read_object(entry: Mapping[str, Any], targets: list[str]) -> FoundObject:
-    """One entry of `masks`; `targets` are those of the prompt, empty where the server does not give them."""
-    target = entry.get("target")  # an index; in older answers there is none
+    """Reads one entry of `masks`; `targets` are those of the prompt, empty if the server does not send them."""
+    target = entry.get("target")  # an index; older servers do not send it
     x_min, y_min, x_max, y_max = entry["coordinates"]
     return FoundObject(
         label=entry["label"],
@@ -94,7 +107,7 @@ def read_object(entry: Mapping[str, Any], targets: list[str]) -> FoundObject:
 
 
 def read_result(response: httpx2.Response, question: Question) -> Result:
-    """The answer to /segment; raises ServerError where it is an error."""
+    """Reads the answer to /segment; raises ServerError if it is an error."""
     check(response)
     body = _json(response)
     targets = [target["target"] for target in body.get("targets", [])]
@@ -111,20 +124,20 @@ def read_result(response: httpx2.Response, question: Question) -> Result:
 
 
 def read_models(response: httpx2.Response) -> Models:
-    """The answer to /models."""
+    """Reads the answer to /models."""
     check(response)
     body = _json(response)
     return Models(**{name: body[name] for name in ("default", "allowed", "loaded", "loading")})
 
 
 def check(response: httpx2.Response) -> None:
-    """Raises ServerError where an answer, which has been read, is an error."""
+    """Raises ServerError if a received answer is an error."""
     if response.status_code != _OK:
         raise error_of(response)
 
 
 def error_of(response: httpx2.Response) -> ServerError:
-    """The gateway's error, or what a proxy made of it."""
+    """Reads the gateway's error, or an error page of a proxy."""
     try:
         body = json.loads(response.content)
         code, detail, request_id = body["code"], body["detail"], body.get("request_id")
@@ -144,7 +157,7 @@ def error_of(response: httpx2.Response) -> ServerError:
 
 
 def check_fetched(response: httpx2.Response, address: str) -> bytes:
-    """A picture from the web; an error that may pass is a FetchFailed, so that it is fetched again."""
+    """Returns a picture from the web. A temporary error raises FetchFailed, so that the fetch is repeated."""
     if response.status_code == _OK:
         return response.content
     message = f"{address} answers with HTTP {response.status_code}"
@@ -155,7 +168,7 @@ def check_fetched(response: httpx2.Response, address: str) -> bytes:
 
 @contextmanager
 def translated(what: str, unreachable: type[ConnectionFailed] = ConnectionFailed) -> Iterator[None]:
-    """Errors of httpx2 as this package's."""
+    """Raises httpx2's errors as errors of this package."""
     try:
         yield
     except httpx2.ConnectTimeout as error:
@@ -176,5 +189,5 @@ def _json(response: httpx2.Response) -> Any:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """The header as seconds; its other form, a date, is not used by the gateway."""
+    """Reads Retry-After in seconds; the gateway does not use its other form, a date."""
     return float(retry_after) if retry_after is not None and retry_after.isdigit() else None

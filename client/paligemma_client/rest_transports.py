@@ -1,4 +1,4 @@
-"""Carry questions to the gateway: one transport for Client, one for AsyncClient."""
+"""Send requests to the gateway: one transport for Client, one for AsyncClient."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -40,7 +40,7 @@ class RestTransport:
                 response.close()
 
     def close(self) -> None:
-        """Nothing of its own is open."""
+        """Does nothing: the connections belong to the client."""
 
     def _send(self, request: httpx2.Request) -> httpx2.Response:
         with translated(self._requests.server):
@@ -76,7 +76,7 @@ class AsyncRestTransport:
                 await response.aclose()
 
     async def close(self) -> None:
-        """Nothing of its own is open."""
+        """Does nothing: the connections belong to the client."""
 
     async def _send(self, request: httpx2.Request) -> httpx2.Response:
         with translated(self._requests.server):

@@ -19,14 +19,14 @@ from paligemma_client.errors import (
 
 FIRST_PAUSE_S: Final = 0.25
 MAX_PAUSE_S: Final = 5.0
-MIN_JITTER: Final = 0.5  # of a pause; without jitter all clients of a server that was away come back at once
-MAX_FAILED_ATTEMPTS: Final = 3  # where the server is at fault: a picture that breaks it is not sent for ever
+MIN_JITTER: Final = 0.5  # of a pause; without jitter all clients would return to a restarted server at the same time
+MAX_FAILED_ATTEMPTS: Final = 3  # after faults of the server: a picture that causes them is not sent for ever
 _FAILED_BY_CHANCE: Final = frozenset({"internal", UNKNOWN_CODE})
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Nothing is done for a while."""
+    """The client waits."""
 
     seconds: float
 
@@ -34,7 +34,7 @@ class Pause:
 def persist(
     attempt: Callable[[float], Any], timeout_s: float, *, clock: Callable[[], float] = time.monotonic
 ) -> Generator[Any, Any, Any]:
-    """Yields attempts, and pauses between them, until one succeeds; returns what it gave.
+    """Yields attempts, and pauses between them, until one succeeds; returns its result.
 
     Args:
         attempt: makes what is yielded, given the seconds that it may take.
@@ -42,7 +42,7 @@ def persist(
         clock: for tests.
 
     Raises:
-        ClientError: of the last attempt, when it is of no use to try again or the time is up.
+        ClientError: the last attempt's, if another one cannot help or the time is up.
     """
     give_up_at = clock() + timeout_s
     for number in count(1):
@@ -56,7 +56,7 @@ def persist(
 
 
 def pause_after(error: ClientError, attempts: int) -> float | None:
-    """How long to wait after so many failed attempts; None where trying again is of no use."""
+    """Returns the seconds to wait after this many failed attempts; None if another attempt cannot help."""
     jitter = random.uniform(MIN_JITTER, 1.0)  # noqa: S311 (nothing secret)
     backoff_s = min(MAX_PAUSE_S, math.ldexp(FIRST_PAUSE_S, min(attempts - 1, 10))) * jitter
     match error:

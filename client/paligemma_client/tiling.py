@@ -1,4 +1,4 @@
-"""Large pictures cut by cut: cuts overlap, and what two of them show is put together again.
+"""Large pictures in tiles: tiles overlap, and objects that two of them show are merged.
 
 Two objects are one where, in the area that both cuts show, their masks agree. So an object that a cut's edge divides is
 joined, too, although the whole masks have little in common.
@@ -16,29 +16,29 @@ from paligemma_client.masks import Box, RunLengths
 from paligemma_client.objects import FoundObject, Result
 from paligemma_client.pictures import encode_png, open_upright
 
-OVERLAP_SHARE: Final = 0.2  # of a cut's side
+OVERLAP_SHARE: Final = 0.2  # of a tile's side
 MERGE_IOU: Final = 0.5
-AUTO_TILE_PX: Final = 1024  # the longest side of a cut that "auto" makes
-MAX_GRID: Final = 8  # cuts in a row or column
+AUTO_TILE_PX: Final = 1024  # the longest side of a tile that "auto" makes
+MAX_GRID: Final = 8  # tiles in a row or column
 _GRID: Final = re.compile(r"([1-8])x([1-8])")
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One cut: where it lies in the picture, and its encoded file."""
+    """One tile: its place in the picture, and its encoded file."""
 
     box: Box
     picture: bytes
 
 
 def check_tiles(tiles: str) -> None:
-    """Raises ValueError where a caller's grid cannot be read."""
+    """Raises ValueError if a caller's grid cannot be read."""
     if tiles != "auto" and not _GRID.fullmatch(tiles):
         raise ValueError(f"tiles must be 'auto' or columns x rows from 1x1 to {MAX_GRID}x{MAX_GRID}, and is {tiles!r}")
 
 
 def cut_tiles(encoded: bytes, tiles: str) -> list[Tile]:
-    """The cuts of a picture, row by row."""
+    """The tiles of a picture, row by row."""
     check_tiles(tiles)
     image = open_upright(encoded)
     width, height = image.size
@@ -51,7 +51,7 @@ def cut_tiles(encoded: bytes, tiles: str) -> list[Tile]:
 
 
 def merge_tiles(tiles: Sequence[Tile], answers: Sequence[Result], *, picture: bytes) -> Result:
-    """One answer in pixels of the whole picture."""
+    """Merges the tiles' answers into one, in pixels of the whole picture."""
     width, height = max(tile.box[2] for tile in tiles), max(tile.box[3] for tile in tiles)
     merged: list[_Placed] = []
     for tile, answer in zip(tiles, answers, strict=True):
@@ -66,7 +66,7 @@ def merge_tiles(tiles: Sequence[Tile], answers: Sequence[Result], *, picture: by
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """An object in the whole picture, and the area of the cuts that showed it."""
+    """An object in the whole picture, and the area of the tiles that showed it."""
 
     found: FoundObject
     view: RunLengths
@@ -77,7 +77,7 @@ class _Placed:
 
 
 def _add(merged: list[_Placed], new: _Placed, width: int, height: int) -> None:
-    """Adds an object, joined with all that are the same."""
+    """Adds an object, merged with all that are the same."""
     for other in [placed for placed in merged if _same(placed, new, width, height)]:
         merged.remove(other)
         new = _joined(other, new)
@@ -102,7 +102,7 @@ def _joined(one: _Placed, other: _Placed) -> _Placed:
 
 
 def _moved(found: FoundObject, tile: Box, width: int, height: int) -> FoundObject:
-    """An object of a cut, in pixels of the whole picture."""
+    """Moves an object of a tile into the pixels of the whole picture."""
     left, top = tile[0], tile[1]
     x_min, y_min, x_max, y_max = found.box_xyxy
     box = (x_min + left, y_min + top, x_max + left, y_max + top)
@@ -115,7 +115,7 @@ def _moved(found: FoundObject, tile: Box, width: int, height: int) -> FoundObjec
 
 
 def _fitting(side_px: int) -> int:
-    """How many cuts of at most AUTO_TILE_PX a side needs."""
+    """The number of tiles of at most AUTO_TILE_PX that a side needs."""
     count = 1
     while count < MAX_GRID and _spans(side_px, count)[0][1] > AUTO_TILE_PX:
         count += 1
@@ -123,7 +123,7 @@ def _fitting(side_px: int) -> int:
 
 
 def _spans(side_px: int, count: int) -> list[tuple[int, int]]:
-    """First and last pixel (outside) of equal cuts that overlap by OVERLAP_SHARE of their length."""
+    """Start and end (exclusive) of equal tiles that overlap by OVERLAP_SHARE of their length."""
     length = min(side_px, round(side_px / (count - (count - 1) * OVERLAP_SHARE)))
     starts = [round(index * (side_px - length) / max(1, count - 1)) for index in range(count)]
     return [(start, start + length) for start in starts]

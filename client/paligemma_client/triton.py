@@ -1,4 +1,4 @@
-"""Triton's model `segment` over gRPC, with the same questions and answers as the gateway has.
+"""Triton's model `segment` over gRPC, with the same questions and answers as over REST.
 
 Needs the extra `triton`. What the gateway does beside passing on is done here: the score's bound, and masks in the
 picture's size.
@@ -46,7 +46,7 @@ def _library(name: str) -> Any:
 
 
 class _Protocol:
-    """What both transports have in common: everything but the call itself."""
+    """Everything that both transports share; only the call differs."""
 
     def __init__(self, server: str, api_key: str | None, module: str) -> None:
         if "://" in server:
@@ -58,7 +58,7 @@ class _Protocol:
         self.connection = self._grpc.InferenceServerClient(server, channel_args=_CHANNEL)
 
     def arguments(self, question: Question, timeout_s: float) -> dict[str, Any]:
-        """Of `infer`."""
+        """The arguments of `infer`."""
         asking = question.asking
         inputs = [self._bytes("image", question.picture), self._bytes("prompt", question.prompt.encode())]
         if asking.model_id is not None:
@@ -75,11 +75,11 @@ class _Protocol:
         }
 
     def models(self, *_: object) -> NoReturn:
-        """Triton does not say."""
+        """Raises UnsupportedCall: Triton does not list the models."""
         raise UnsupportedCall("Triton does not say which checkpoints there are; ask the gateway")
 
     def stream(self, *_: object) -> NoReturn:
-        """Triton answers as a whole."""
+        """Raises UnsupportedCall: Triton does not stream objects."""
         raise UnsupportedCall("Triton does not stream; ask the gateway")
 
     def _bytes(self, name: str, value: bytes) -> Any:
@@ -87,7 +87,7 @@ class _Protocol:
 
 
 def read_answer(answer: Any, question: Question) -> Result:
-    """A Result of what `infer` gave."""
+    """Reads the result of `infer`."""
     arrays = {name: answer.as_numpy(name) for name in OUTPUTS}
     height, width = arrays["image_size"].tolist()
     rows = zip(arrays["boxes"], arrays["labels"], arrays["scores"], arrays["masks"], arrays["has_mask"], strict=True)
@@ -119,7 +119,7 @@ def read_answer(answer: Any, question: Question) -> Result:
 
 
 def raise_for(error: Any) -> NoReturn:
-    """Raises what Triton's error means."""
+    """Raises the error of this package for an error of Triton."""
     message, status = error.message() or "", error.status() or ""
     coded = _CODED_MESSAGE.search(message)
     if coded is not None and coded[1] in {*KIND_OF_CODE, "internal", "model_failed", "hub_failed", "cancelled"}:

@@ -1,23 +1,57 @@
 """Encodes pixels as base64 PNG, and boxes as pixel coordinates."""
 
 import base64
-import io
+import struct
 import zlib
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+# What follows is of the PNG specification (ISO/IEC 15948).
+PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+BITS: Final = 8
+GRAY, RGB = 0, 2  # types of colour
+AVERAGE_FILTER: Final = 3  # a byte less the mean of those to the left and above
 
 # Run lengths and Huffman codes only: photographs get as small as with zlib's default strategy, in half the time.
-PNG_STRATEGY: Final = zlib.Z_RLE
+COMPRESSION: Final = (1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
 
 
 def png_base64(pixels: NDArray[np.uint8]) -> str:
     """Base64 PNG of uint8[H, W] gray or uint8[H, W, 3] RGB."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG", compress_type=PNG_STRATEGY)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    return base64.b64encode(encode_png(pixels)).decode("ascii")
+
+
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """PNG of uint8[H, W] gray or uint8[H, W, 3] RGB.
+
+    All rows have the same filter. Pillow tries five for each row, which takes two to three times as long; photographs
+    get as large as with Pillow within about 10 %, drawings a fifth larger.
+    """
+    height, width = pixels.shape[:2]
+    colour = GRAY if pixels.ndim == 2 else RGB  # noqa: PLR2004 (H, W)
+    compressor = zlib.compressobj(*COMPRESSION)
+    compressed = compressor.compress(_filtered(pixels).tobytes()) + compressor.flush()
+    head = struct.pack(">IIBBBBB", width, height, BITS, colour, 0, 0, 0)
+    return b"".join([PNG_SIGNATURE, _chunk(b"IHDR", head), _chunk(b"IDAT", compressed), _chunk(b"IEND", b"")])
+
+
+def _filtered(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """uint8[H, 1 + row's bytes]: each row's filter, and its bytes less what the filter predicts."""
+    height, width = pixels.shape[:2]
+    rows = pixels.reshape(height, -1)
+    pixel_bytes = rows.shape[1] // width
+    sums = np.zeros(rows.shape, np.uint16)
+    sums[:, pixel_bytes:] = rows[:, :-pixel_bytes]
+    sums[1:] += rows[:-1]
+    filtered = np.full((height, 1 + rows.shape[1]), AVERAGE_FILTER, np.uint8)
+    np.subtract(rows, (sums >> 1).astype(np.uint8), out=filtered[:, 1:])
+    return filtered
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def soft_mask(mask_logits: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -28,13 +28,28 @@ def build_response(
         default_model_id: the model's id if the request names none.
         checkpoint: called before each object; raises if the request was cancelled or its time is up.
     """
-    original_height, original_width = segmentation.original_hw
-    kept = [found for found in segmentation.objects if found.score >= form.min_score]
+    masks = build_masks(form, segmentation, checkpoint)
+    return response_with(masks, form, segmentation, record, default_model_id=default_model_id)
+
+
+def build_masks(form: SegmentForm, segmentation: Segmentation, checkpoint: Callable[[], object]) -> list[Mask]:
+    """Encodes the objects that the request wants; `checkpoint` is called before each."""
     space = Space.of(form.coordinate_space, segmentation)
     masks = []
-    for found in kept:
+    for found in _wanted(form, segmentation):
         checkpoint()
         masks.append(_mask(found, form, space))
+    return masks
+
+
+def response_with(
+    masks: list[Mask], form: SegmentForm, segmentation: Segmentation, record: RequestRecord, *, default_model_id: str
+) -> SegmentResponse:
+    """Builds the answer around masks that are encoded already, without its timings."""
+    original_height, original_width = segmentation.original_hw
+    overlay = None
+    if form.overlay:
+        overlay = png_base64(draw_overlay(segmentation.input_image, _wanted(form, segmentation)))
     return SegmentResponse(
         image=png_base64(segmentation.input_image) if form.return_image else None,
         masks=masks,
@@ -44,8 +59,12 @@ def build_response(
         image_size=ImageSize(width=original_width, height=original_height),
         timings_ms={},
         request_id=record.request_id,
-        overlay=png_base64(draw_overlay(segmentation.input_image, kept)) if form.overlay else None,
+        overlay=overlay,
     )
+
+
+def _wanted(form: SegmentForm, segmentation: Segmentation) -> list[SegmentedObject]:
+    return [found for found in segmentation.objects if found.score >= form.min_score]
 
 
 def _mask(found: SegmentedObject, form: SegmentForm, space: Space) -> Mask:

@@ -1,9 +1,13 @@
 """The answer of Triton's `segment`, one record per object."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+TARGET_JOINER: Final = " ; "  # as the engine joins the texts of targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +61,14 @@ class Segmentation:
     text: str
     input_image: NDArray[np.uint8]
     original_hw: tuple[int, int]
+
+
+def joined(parts: Sequence[Segmentation]) -> Segmentation:
+    """The answer to a whole prompt, of the answers to its targets, each asked alone; at least one."""
+    return Segmentation(
+        objects=[replace(found, target=number) for number, part in enumerate(parts) for found in part.objects],
+        targets=[target for part in parts for target in part.targets],
+        text=TARGET_JOINER.join(part.text for part in parts),
+        input_image=parts[0].input_image,
+        original_hw=parts[0].original_hw,
+    )

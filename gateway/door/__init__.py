@@ -1,1 +1,1 @@
-"""Who may come in, with how much, and for how long."""
+"""Admission of requests: keys, sizes, numbers and deadlines."""

@@ -18,14 +18,15 @@ BEARER: Final = HTTPBearer(auto_error=False, description="One of the keys in the
 KEY_HEADER: Final = APIKeyHeader(
     name="X-API-Key", auto_error=False, description="The same keys, for clients that ask so."
 )
-LOOK_EVERY_S: Final = 1.0  # whether the file has changed
+TOKEN_HEADER: Final = APIKeyHeader(name="Token", auto_error=False, description="The same keys, for X-AnyLabeling.")
+LOOK_EVERY_S: Final = 1.0  # how often the file is checked for changes
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key that opens the API, kept as a digest: these are of one length, so comparing them tells nothing.
+    """A key of the API, kept as a digest. Digests have one length, so comparing them reveals nothing about a key.
 
     Attributes:
         name: for the log; None for a key without one.
@@ -41,8 +42,8 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: there is no key in it, or a line is neither, or no header can hold its key; the message does not
-            hold what is in the file.
+        ValueError: the file has no key, a line is malformed, or a key cannot be sent in a header. The message does not
+            contain the file's text.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
@@ -64,7 +65,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
 
 
 class KeyFile:
-    """The keys of a file that is looked at once a second at most; a broken file leaves the keys as they were."""
+    """The keys of a file, which is checked for changes at most once a second. If it is broken, the old keys stay."""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError or ValueError for a file without keys."""
@@ -74,7 +75,7 @@ class KeyFile:
         self._looked_at = time.monotonic()
 
     def find(self, key: str) -> ApiKey | None:
-        """The key that this is, if any; takes as long for every key."""
+        """Returns the matching key, if any. Takes the same time for every key."""
         if time.monotonic() - self._looked_at >= LOOK_EVERY_S:
             self._looked_at = time.monotonic()
             if self._state() != self._seen:
@@ -109,10 +110,35 @@ async def require_key(
     bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
     header: Annotated[str | None, Depends(KEY_HEADER)],
 ) -> None:
-    """Lets a request with a known key pass and notes its name; raises ApiError. A dependency of protected routers."""
+    """Records the name of a request's key; raises ApiError without a valid key. A dependency of protected routers."""
+    _admit(request, header, bearer.credentials if bearer else None)
+
+
+async def require_key_or_token(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+    header: Annotated[str | None, Depends(KEY_HEADER)],
+    token: Annotated[str | None, Depends(TOKEN_HEADER)],
+) -> None:
+    """The same for routers whose clients send the key in the header `Token`."""
+    _admit(request, header, bearer.credentials if bearer else None, token)
+
+
+async def admit(request: Request, *offered: str | None) -> None:
+    """The same for routes whose clients may send the key elsewhere, too; where there are no keys, everybody passes.
+
+    Args:
+        request: may have a key in one of its headers.
+        offered: keys that were found elsewhere.
+    """
+    if hasattr(request.app.state, "api_keys"):
+        bearer = await BEARER(request)
+        _admit(request, await KEY_HEADER(request), bearer.credentials if bearer else None, *offered)
+
+
+def _admit(request: Request, *offered: str | None) -> None:
     keys: KeyFile = request.app.state.api_keys
-    offered = [header or "", bearer.credentials if bearer else ""]
-    found = next((key for key in map(keys.find, offered) if key is not None), None)
+    found = next((key for key in map(keys.find, filter(None, offered)) if key is not None), None)
     if found is None:
         raise ApiError("unauthorized", "send a valid key in the header Authorization: Bearer <key>, or X-API-Key")
     if found.name is not None:

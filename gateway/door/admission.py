@@ -1,4 +1,4 @@
-"""Bounds what is served at once."""
+"""Limits the number of requests that are served at the same time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +9,10 @@ from gateway.errors import ApiError
 
 
 class Admission:
-    """Lets so many requests in and refuses others at once.
+    """Admits a number of requests and refuses others immediately.
 
-    A queue would only move the wait to where nobody sees it: the client's next try is as good as a place in it. A place
-    is taken when a request's body is there: whoever sends slowly keeps nobody else out.
+    There is no queue: a client that tries again waits as long, and sees it. A request takes its place when its body has
+    arrived, so slow uploads keep nobody out.
     """
 
     def __init__(self, max_concurrent_requests: int, in_flight: Gauge) -> None:
@@ -20,13 +20,13 @@ class Admission:
         self._in_flight = in_flight
 
     def check(self) -> None:
-        """Raises ApiError where no place is free: then a body need not be read."""
+        """Raises ApiError if no place is free, so that the body need not be read."""
         if self._free == 0:
             raise ApiError("overloaded", "the gateway serves as many requests as it can; try again later")
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
-        """One request's place; raises ApiError where there is none."""
+        """Holds a place for one request; raises ApiError if none is free."""
         self.check()
         self._free -= 1
         self._in_flight.inc()

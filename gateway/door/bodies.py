@@ -1,7 +1,7 @@
-"""Bounds what clients hold of the gateway: the size of a body, of all bodies together, and the time that one takes.
+"""Limits the size of a body, the size of all bodies together, and the time that an upload takes.
 
-Bytes are counted as they come, not as they are announced: whoever announces much and sends little takes no room from
-others. A request's bytes count until its answer has been sent.
+Bytes are counted as they arrive. A client that announces a large body and sends little takes no room from others. A
+request's bytes count until its answer has been sent.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ class ByteBudget:
 
     @property
     def free_bytes(self) -> int:
-        """What is left; less than 0 where answers take more than there is."""
+        """The bytes that are left; negative if answers take more than the limit."""
         return self._free_bytes
 
     def take(self, count: int) -> None:
-        """Takes bytes, whether they are there or not; less than 0 gives them back."""
+        """Takes bytes, even if none are left; a negative number gives them back."""
         self._free_bytes -= count
         self._held.inc(count)
 
@@ -58,19 +58,28 @@ class Share:
         self._held_bytes = 0
 
     def check(self, count: int) -> None:
-        """Raises ApiError where so many further bytes do not fit."""
+        """Raises ApiError if this many further bytes do not fit."""
         if count > self._budget.free_bytes:
             raise ApiError("overloaded", "the gateway holds as many bytes of requests as it can; try again later")
 
     def grow(self, count: int) -> None:
-        """Takes further bytes; raises ApiError where they do not fit."""
+        """Takes further bytes; raises ApiError if they do not fit."""
         self.check(count)
         self.become(self._held_bytes + count)
 
     def become(self, count: int) -> None:
-        """Holds so many bytes from now on, whether they fit or not."""
+        """Sets the bytes that the request holds, whether they fit or not."""
         self._budget.take(count - self._held_bytes)
         self._held_bytes = count
+
+    @contextmanager
+    def holding(self, count: int) -> Iterator[None]:
+        """Holds so many further bytes until the context ends, whether they fit or not."""
+        self.become(self._held_bytes + count)
+        try:
+            yield
+        finally:
+            self.become(self._held_bytes - count)
 
 
 def share_of(scope: Scope) -> Share:
@@ -81,7 +90,7 @@ def share_of(scope: Scope) -> Share:
 
 
 class BodyMiddleware:
-    """Stops reading a body that is too large, too slow or too much, and does not begin where it says so beforehand."""
+    """Stops reading a body that is too large, too slow or does not fit; refuses it unread if its length says so."""
 
     def __init__(self, app: ASGIApp, *, max_body_bytes: int, budget: ByteBudget) -> None:
         self._app = app
@@ -100,19 +109,20 @@ class BodyMiddleware:
             body = _Body(receive, share, max_bytes=self._max_body_bytes, declared_bytes=declared_bytes)
 
             async def send_and_hold(message: Message) -> None:
-                """Returns when the client has taken nearly all of a large answer: until then it counts."""
-                answer = message.get("body", b"")
-                if len(answer) > MIN_HELD_BYTES and not message.get("more_body", False):
-                    share.become(len(answer))
+                """Returns when the client has taken nearly all of a large piece; the last one counts until then."""
+                piece, more = message.get("body", b""), message.get("more_body", False)
+                if len(piece) > MIN_HELD_BYTES:
+                    if not more:
+                        share.become(len(piece))
                     await send({**message, "more_body": True})
-                    message = {"type": "http.response.body", "body": b""}
+                    message = {"type": "http.response.body", "body": b"", "more_body": more}
                 await send(message)
 
             await self._app(scope, body.receive, send_and_hold)
 
 
 class _Body:
-    """A body on its way."""
+    """A body that is arriving."""
 
     def __init__(self, receive: Receive, share: Share, *, max_bytes: int, declared_bytes: int) -> None:
         self._receive = receive
@@ -126,8 +136,8 @@ class _Body:
         self._ended = False
 
     async def receive(self) -> Message:
-        """The next message; raises ApiError where the body is not let in any further."""
-        if self._ended:  # what comes now is the client's disconnect, which has all the time in the world
+        """Returns the next message; raises ApiError if the body exceeds a limit."""
+        if self._ended:  # only the client's disconnect can follow, and it has no time limit
             return await self._receive()
         if self._room_bytes == 0:
             self._begin()

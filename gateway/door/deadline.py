@@ -6,18 +6,18 @@ from gateway.errors import ApiError
 
 
 def time_is_up() -> ApiError:
-    """What is said of a request whose time is up."""
+    """The error of a request whose time is up."""
     return ApiError("deadline", "the request's time was up before it was answered")
 
 
 class Deadline:
-    """A moment that does not move."""
+    """A fixed end of the time for a request."""
 
     def __init__(self, timeout_s: float) -> None:
         self._ends_at = time.monotonic() + timeout_s
 
     def remaining_s(self) -> float:
-        """Seconds left, more than 0; raises ApiError where there are none."""
+        """Returns the seconds left, more than 0; raises ApiError if the time is up."""
         remaining_s = self._ends_at - time.monotonic()
         if remaining_s <= 0:
             raise time_is_up()

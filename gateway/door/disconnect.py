@@ -1,4 +1,4 @@
-"""Ends work that nobody waits for any more."""
+"""Cancels the work of a request whose client has closed the connection."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,21 +14,21 @@ T = TypeVar("T")
 
 
 def client_gone() -> ApiError:
-    """What becomes of a request whose client has gone; seen in logs and metrics only."""
+    """The error of a request whose client has closed the connection; seen in logs and metrics only."""
     return ApiError("client_disconnected", "the client has gone")
 
 
 async def while_connected(receive: Receive, work: Callable[[], Awaitable[T]]) -> T:
-    """Does the work; raises ApiError, with the work cancelled, as soon as the client has gone.
+    """Runs the work; cancels it and raises ApiError as soon as the client closes the connection.
 
-    Only for requests whose body has been read: what comes then can only be the disconnect.
+    Only for requests whose body has been read: the next message can then only be the disconnect.
     """
     with anyio.CancelScope() as scope:
         watcher = asyncio.create_task(_cancel_when_gone(receive, scope))
         try:
             return await work()
         except asyncio.CancelledError:
-            # gRPC raises one of its own, which the scope does not know as its doing: this raises the scope's.
+            # gRPC raises its own cancellation, which the scope does not recognise; this raises the scope's.
             await anyio.lowlevel.checkpoint_if_cancelled()
             raise
         finally:

@@ -1,6 +1,6 @@
 """uvicorn's HTTP/1.1 protocol, with limits for clients that are slow before a request's body and after its answer.
 
-uvicorn limits how long a connection may be silent between two requests, and nothing else. `bodies` sees to bodies.
+uvicorn itself only limits how long a connection may be idle between two requests. `bodies` limits bodies.
 """
 
 import asyncio
@@ -12,19 +12,19 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from gateway.door.bodies import PACE_BYTES, PACE_WINDOW_S
 
 HEAD_TIMEOUT_S: Final = 10.0
-MAX_HEAD_BYTES: Final = 65_536  # also of what is neither head nor body: the lines of chunks, and trailers
+MAX_HEAD_BYTES: Final = 65_536  # also limits chunk headers and trailers
 
 
 class GatewayProtocol(HttpToolsProtocol):
-    """Closes connections whose request line and headers are late or endless, and those that do not take their answer.
+    """Closes connections whose headers are slow or too long, and those whose client does not read its answer.
 
-    A client that is refused while it still sends is heard to its end, for a while: closing at once would reset the
-    connection, and the client would lose the answer that tells it why.
+    If a client is refused while it still sends, the rest of its body is read for a limited time. Closing at once would
+    reset the connection, and the client would lose the answer.
 
     Attributes:
-        head_timeout_s: from a request's first byte, or from the connection's beginning, to the end of its headers. Also
-            what is left of a body that was refused has to come in this time.
-        pace_window_s: in each, a client takes PACE_BYTES of an answer, or its rest.
+        head_timeout_s: from a request's first byte, or from the start of the connection, to the end of its headers. The
+            rest of a refused body must also arrive in this time.
+        pace_window_s: in each window, the client must read PACE_BYTES of an answer, or its rest.
     """
 
     head_timeout_s: float = HEAD_TIMEOUT_S
@@ -41,18 +41,18 @@ class GatewayProtocol(HttpToolsProtocol):
         self._unread_bytes = 0  # since they did
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A connection was opened; its first head has to come."""
+        """A connection was opened; its first headers must arrive in time."""
         super().connection_made(transport)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone, and its timers with it."""
+        """The connection was closed; its timers are cancelled."""
         self._stop_head_timer()
         self._stop_pace_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes came: of a head, of a body, or of several of them."""
+        """Bytes arrived, of headers, of a body, or of several requests."""
         self._got_part = False
         super().data_received(data)
         self._unread_bytes = 0 if self._got_part or not self._in_request else self._unread_bytes + len(data)
@@ -75,7 +75,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_request = self._in_head = self._got_part = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which is passed over: uvicorn would put it with the headers, however many come."""
+        """A header; trailers are ignored, because uvicorn would add them to the headers without a limit."""
         if self._in_head:
             super().on_header(name, value)
 
@@ -99,7 +99,7 @@ class GatewayProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def close_when_heard(self) -> None:
-        """Closes after the answer that was written last, and after the request."""
+        """Closes after the last answer and after the request."""
         if not self._in_request or self.transport.is_closing():
             self.transport.close()
             return
@@ -108,24 +108,24 @@ class GatewayProtocol(HttpToolsProtocol):
         self.transport.write_eof()
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP; this is said unless the last answer has been written."""
+        """The bytes are not HTTP; answers 400 unless the last answer has been written."""
         if self._closes:
             self.transport.close()
         else:
             super().send_400_response(msg)
 
     def pause_writing(self) -> None:
-        """The client takes an answer more slowly than it is written."""
+        """The client reads an answer more slowly than it is written."""
         super().pause_writing()
         self._await_pace(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        """The client has taken nearly all of it."""
+        """The client has read nearly all of it."""
         self._stop_pace_timer()
         super().resume_writing()
 
     def timeout_keep_alive_handler(self) -> None:
-        """The connection was idle for too long; what the client has not taken by now is not kept for it."""
+        """The connection was idle for too long; the rest of an answer that the client has not read is dropped."""
         if self.transport.get_write_buffer_size() > 0:
             self.transport.abort()
         super().timeout_keep_alive_handler()
@@ -157,7 +157,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
 
 class _PatientTransport:
-    """A transport with another way to close."""
+    """A transport whose `close` is replaced."""
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self._transport = transport

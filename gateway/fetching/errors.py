@@ -8,16 +8,16 @@ UNREACHABLE: Final = "image_url cannot be fetched: its host does not exist, does
 
 
 class LookupFailed(ApiError):
-    """The gateway's own name server does not say where a host is; no fault of the caller's."""
+    """The gateway's own name server does not answer; this is not the caller's fault."""
 
     def __init__(self, detail: str) -> None:
         super().__init__("lookup_failed", detail)
 
 
 class FetchBlocked(ApiError):
-    """A URL that leads where it may not, or nowhere.
+    """A URL whose address is not allowed, or does not exist.
 
-    The caller is told the same in either case, so that the gateway does not explain a network to strangers.
+    The caller gets the same message in both cases, so that the gateway reveals nothing about a private network.
 
     Attributes:
         reason: for the operator's log and metrics: private, unresolvable, port, unreachable.

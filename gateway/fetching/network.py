@@ -1,4 +1,4 @@
-"""Connects to names by addresses that were checked: the place that no request gets around."""
+"""Connects to host names through checked addresses only; every fetch goes through here."""
 
 import asyncio
 import contextlib
@@ -21,10 +21,10 @@ Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
 
 class Resolver:
-    """The system's resolver, each look-up in a thread of its own, for it cannot be broken off.
+    """The system's resolver. Each look-up has its own thread, because it cannot be cancelled.
 
-    The threads are daemons: a look-up that hangs does not keep the process from ending. Where so many hang that there
-    is no thread left, further ones are refused at once; they would only wait.
+    The threads are daemons, so a look-up that hangs does not keep the process from ending. If so many hang that no
+    thread is left, further look-ups are refused immediately.
     """
 
     def __init__(self, *, max_lookups: int = MAX_LOOKUPS, timeout_s: float = RESOLVE_TIMEOUT_S) -> None:
@@ -35,8 +35,8 @@ class Resolver:
         """All addresses of a name.
 
         Raises:
-            OSError or UnicodeError: there are none.
-            LookupFailed: the name server does not say, or there is no thread to ask it.
+            OSError or UnicodeError: the name has no address.
+            LookupFailed: the name server does not answer, or no thread is left.
         """
         if self._free == 0:
             raise _too_many()
@@ -75,9 +75,9 @@ class Resolver:
 
 
 class CheckedNetwork(httpcore2.AsyncNetworkBackend):
-    """What httpcore connects with: one look-up, every answer checked, then an address and not the name.
+    """httpcore's network backend: looks a name up once, checks every address, and connects to an address.
 
-    httpcore does TLS with the URL's host by itself, so certificates are checked against the name.
+    httpcore does TLS with the URL's host, so certificates are checked against the name.
     """
 
     def __init__(self, resolve: Resolve, policy: AddressPolicy) -> None:
@@ -93,7 +93,7 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """Connects to the first address that answers; raises FetchBlocked where one of them may not be reached."""
+        """Connects to the first address that answers; raises FetchBlocked if any of them is not allowed."""
         addresses = await self._checked_addresses(host, port)
         connect_timeout_s = min(CONNECT_TIMEOUT_S, timeout or CONNECT_TIMEOUT_S)
         for address in addresses:

@@ -1,11 +1,12 @@
-"""Makes fields of a body: multipart, urlencoded or JSON.
+"""Decodes a body into fields: multipart, urlencoded or JSON.
 
-Everything here is for threads: a body may be large. What costs more than copying (text, nested JSON, percent signs) is
-bounded; an image is never copied here, its field is a view of the body.
+Everything here runs in threads, because a body may be large. The parts that cost more than copying (text, nested JSON,
+percent signs) are limited. An image is never copied: its field is a view of the body.
 """
 
 import json
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
@@ -35,7 +36,6 @@ CODECS: Final[Mapping[str, str]] = {
 }
 
 _JSON_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_PLACEHOLDER: Final = "\0"  # stands for a long string while the rest of the JSON is read
 _JSON_ESCAPES: Final = {  # those that encoders write for characters of base64
     rb"\/": b"/",
     rb"\u002b": b"+",
@@ -53,11 +53,11 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ContentType:
-    """What a body is.
+    """The type of a body.
 
     Attributes:
         media_type: one of MEDIA_TYPES.
-        codec: of the text in it.
+        codec: encoding of its text.
         boundary: of a multipart body.
     """
 
@@ -67,7 +67,7 @@ class ContentType:
 
     @classmethod
     def parse(cls, header: str) -> "ContentType":
-        """Of a request's header; raises ApiError for what is not served."""
+        """Reads it from a request's header; raises ApiError for an unsupported type."""
         media_type, options = parse_options_header(header)
         if media_type.decode("latin-1") not in MEDIA_TYPES:
             raise ApiError("unsupported_media_type", f"send {', '.join(MEDIA_TYPES[:-1])} or {MEDIA_TYPES[-1]}")
@@ -78,7 +78,7 @@ def decode_body(content: ContentType, body: bytearray) -> Fields:
     """The fields of a body, empty ones left out; text as str, files and a long image_url as views of the body.
 
     Raises:
-        ApiError: it cannot be read, or it is too much.
+        ApiError: the body cannot be read, or exceeds a limit.
     """
     match content.media_type:
         case "multipart/form-data":
@@ -86,7 +86,7 @@ def decode_body(content: ContentType, body: bytearray) -> Fields:
         case "application/x-www-form-urlencoded":
             return _decode_urlencoded(content, body)
         case _:
-            return _decode_json(body)
+            return _decode_segment_json(body)
 
 
 def _codec(options: Mapping[bytes, bytes], default: str) -> str:
@@ -122,27 +122,48 @@ def _decode_urlencoded(content: ContentType, body: bytearray) -> Fields:
     return fields
 
 
-def _decode_json(body: bytearray) -> Fields:
-    image_url = None
-    if len(body) > MAX_FIELDS_BYTES:
-        body, image_url = _take_long_string(body)
+def decode_json(body: bytearray, image_at: tuple[str, ...]) -> Fields:
+    """A JSON object; where the body is large, its image is a view of the body.
+
+    Args:
+        body: the request's.
+        image_at: where the text of the image is: the name in the object, or names in nested objects, outermost first.
+
+    Raises:
+        ApiError: it cannot be read, or it is too much.
+    """
+    if len(body) <= MAX_FIELDS_BYTES:
+        return _load_object(body)
+    body, placeholder, image = _take_long_string(body)
+    fields = _load_object(body)
+    holder: Any = fields
+    for name in image_at[:-1]:
+        holder = holder.get(name) if isinstance(holder, dict) else None
+    if not isinstance(holder, dict) or holder.get(image_at[-1]) != placeholder:
+        raise _too_many_bytes()
+    holder[image_at[-1]] = image
+    return fields
+
+
+def _decode_segment_json(body: bytearray) -> Fields:
+    fields = decode_json(body, ("image_url",))
+    if fields.get("image_url") == "":
+        del fields["image_url"]
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _load_object(body: bytearray) -> Fields:
     try:
         fields = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise ApiError("invalid_body", "the body is not valid JSON") from error
     if not isinstance(fields, dict):
         raise ApiError("invalid_body", "the body must be a JSON object")
-    if image_url is not None:
-        if [name for name, value in fields.items() if value == _PLACEHOLDER] != ["image_url"]:
-            raise _too_many_bytes()
-        fields["image_url"] = image_url
-    if fields.get("image_url") == "":
-        del fields["image_url"]
-    return {name: value for name, value in fields.items() if value is not None}
+    return fields
 
 
-def _take_long_string(body: bytearray) -> tuple[bytearray, memoryview]:
-    """The body with a placeholder for its one long string, and that string; each byte is looked at a few times."""
+def _take_long_string(body: bytearray) -> tuple[bytearray, str, memoryview]:
+    """Returns the body with a placeholder for its one long string, the placeholder, and that string, in linear time."""
     start = body.find(b'"')
     while 0 <= start <= MAX_FIELDS_BYTES:
         short = _JSON_STRING.match(body, start, start + LONG_BYTES)
@@ -150,8 +171,9 @@ def _take_long_string(body: bytearray) -> tuple[bytearray, memoryview]:
             end = body.find(b'"', start + 1)
             if len(body) - (end - start) > MAX_FIELDS_BYTES:  # also where there is no end
                 break
-            rest = body[:start] + json.dumps(_PLACEHOLDER).encode() + body[end + 1 :]
-            return rest, _without_escapes(body, start + 1, end)
+            placeholder = uuid.uuid4().hex  # nothing else in the body can be the same
+            rest = body[:start] + json.dumps(placeholder).encode() + body[end + 1 :]
+            return rest, placeholder, _without_escapes(body, start + 1, end)
         start = body.find(b'"', short.end())
     raise _too_many_bytes()
 
@@ -173,7 +195,7 @@ def _unescape(text: bytearray) -> bytearray:
     for escape, character in _JSON_ESCAPES.items():
         text = text.replace(escape, character)
     if b"\\" in text:
-        raise ApiError("invalid_body", "a long image_url cannot have JSON escapes; send base64 without them")
+        raise ApiError("invalid_body", "a long image text cannot have JSON escapes; send base64 without them")
     return text
 
 
@@ -205,7 +227,7 @@ class _Multipart:
     _counts: dict[bool, int] = field(default_factory=lambda: {True: 0, False: 0})
 
     def callbacks(self) -> Any:
-        """What the parser calls."""
+        """Returns the functions that the parser calls."""
         return {
             "on_part_begin": self._begin,
             "on_header_field": lambda data, start, end: self._add_header(bytes(data[start:end]), b""),

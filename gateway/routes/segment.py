@@ -1,6 +1,7 @@
 """POST /segment."""
 
 from functools import partial
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
@@ -9,7 +10,7 @@ from gateway.answers.segmentation import Segmentation
 from gateway.call import Call, Question
 from gateway.documentation import error_responses, request_body
 from gateway.inputs.decoding import JSON_TYPE
-from gateway.inputs.read import EncodedImage, SegmentBody, SegmentInput, decode_segment_input
+from gateway.inputs.read import EncodedImage, Received, SegmentBody, SegmentInput, decode_segment_input
 from gateway.schemas import SegmentForm, SegmentResponse
 from gateway.settings import Settings
 
@@ -36,7 +37,7 @@ async def receive(call: Call) -> SegmentInput:
     return await call.receive(partial(_decode, call.settings))
 
 
-async def image_of(call: Call, received: SegmentInput) -> EncodedImage:
+async def image_of(call: Call, received: Received[Any]) -> EncodedImage:
     """Takes the image out of the request, or fetches it from the request's URL; raises ApiError if that fails."""
     image = received.take_image()
     if image is not None:

@@ -1,1 +1,1 @@
-"""What is known of requests: records, logs, metrics."""
+"""Records, logs and metrics of requests."""

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class JsonFormatter(logging.Formatter):
-    """Time, level, logger and message, what is in `extra={"fields": ...}`, and a failure's trace."""
+    """Formats time, level, logger, message, the fields of `extra={"fields": ...}`, and an exception's traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line."""

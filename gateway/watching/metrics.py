@@ -1,4 +1,4 @@
-"""What Prometheus may ask the gateway."""
+"""The gateway's metrics for Prometheus."""
 
 from typing import Final
 
@@ -19,14 +19,16 @@ BYTES_BUCKETS: Final = (1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7)
 
 
 class Metrics:
-    """The gateway's own collectors, in a registry of their own: an application may be built many times."""
+    """The gateway's own collectors, in their own registry, because a process may build many applications."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
         self.in_flight = Gauge(
-            "gateway_requests_in_flight", "Requests to /segment that are being served.", registry=self.registry
+            "gateway_requests_in_flight",
+            "Requests to /segment and /segment/stream that are being served.",
+            registry=self.registry,
         )
         self.body_bytes = Gauge(
             "gateway_body_bytes_in_flight",
@@ -41,7 +43,8 @@ class Metrics:
         )
         self._requests = Counter(
             "gateway_requests",
-            "Requests by route template and HTTP status; 499 where the client went away.",
+            "Requests by route template and HTTP status; 499 where the client went away. A stream that ends with an "
+            "error counts with that error's status.",
             ["route", "status"],
             registry=self.registry,
         )

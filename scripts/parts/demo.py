@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
@@ -35,8 +37,9 @@ def main() -> int:
     at_once = install_signal_handlers()
     try:
         with running_stack(dict(os.environ), print_phase, at_once) as stack:
-            segment_sample(stack)
+            segment_sample(stack, os.environ)
             if not arguments.once:
+                print("\n".join(usage_lines(stack.url, os.environ)), flush=True)
                 serve(stack)
     except Stopped:
         print("\nstopped")
@@ -51,7 +54,7 @@ def print_phase(name: str, seconds: float, where: str) -> None:
     print(f"{name:<14} ready in {seconds:6.1f} s   {where}", flush=True)
 
 
-def segment_sample(stack: Stack) -> None:
+def segment_sample(stack: Stack, environ: Mapping[str, str]) -> None:
     """Sends the sample through the gateway; prints its objects and writes the overlay."""
     started = time.monotonic()
     fields = {"prompt": SAMPLE_PROMPT, "overlay": "true"}
@@ -60,6 +63,7 @@ def segment_sample(stack: Stack) -> None:
             f"{stack.url}/segment",
             data=fields,
             files={"image_file": picture},
+            headers=key_header(environ),
             timeout=SAMPLE_TIMEOUT_S,
             trust_env=False,
         )
@@ -81,13 +85,30 @@ def print_objects(masks: list[dict[str, Any]]) -> None:
         print(f"{found['label']:<20} {box:>24}   {found['score']:>5.2f}   {mask_score:>10}")
 
 
+def key_header(environ: Mapping[str, str]) -> dict[str, str]:
+    """The header with the first key of API_KEYS_FILE; empty where the gateway wants no key."""
+    if not (file := environ.get("API_KEYS_FILE")):
+        return {}
+    lines = (line.strip() for line in Path(file).read_text(encoding="utf-8-sig").splitlines())
+    first = next(line for line in lines if line and not line.startswith("#"))  # the gateway starts only with a key
+    before, colon, after = first.partition(":")
+    return {"X-API-Key": (after if colon else before).strip()}
+
+
+def usage_lines(url: str, environ: Mapping[str, str]) -> list[str]:
+    """How to use the stack: the page unless DOCS is off, the API's address, and a command to try."""
+    page = [] if environ.get("DOCS") == "off" else [f"page           {url}/docs"]
+    command = f"curl -s {url}/segment -F {shlex.quote(f'image_file=@{SAMPLE}')} -F 'prompt=segment blue star'"
+    command += " -F return_image=false"
+    key = []
+    if environ.get("API_KEYS_FILE"):
+        key = [f"key            set KEY to a key of {environ['API_KEYS_FILE']} for the command below"]
+        command += ' -H "X-API-Key: $KEY"'
+    return [*page, f"API            {url}/segment", *key, f"try            {command}", "serving until Ctrl-C"]
+
+
 def serve(stack: Stack) -> None:
-    """Prints how to use the stack, and waits for Ctrl-C."""
-    picture = shlex.quote(f"image_file=@{SAMPLE}")
-    fields = "-F 'prompt=segment blue star' -F return_image=false"
-    print(f"page           {stack.url}/docs\nAPI            {stack.url}/segment")
-    print(f"try            curl -s {stack.url}/segment -F {picture} {fields}")
-    print("serving until Ctrl-C", flush=True)
+    """Waits for Ctrl-C, as long as everything runs."""
     while True:
         stack.check()
         time.sleep(POLL_S)

@@ -20,8 +20,7 @@ prepare_environment() {
     python=$(find_python)
     "$python" -m venv "$venv" || fail "$python cannot make a virtual environment"
   fi
-  python=$("$venv/bin/python" -c 'import sys; print(sys._base_executable)')
-  versions=$(digest_of "$python" "$(listed_versions)" "$(cat constraints.txt)")
+  versions=$(digest_of "$(base_python)" "$(listed_versions)" "$(cat constraints.txt)")
   if [ "$(head -n 1 "$stamp" 2>/dev/null)" != "$versions" ]; then rm -f "$stamp"; fi
   for group in "$@"; do
     options+=(--group "$group")
@@ -32,6 +31,11 @@ prepare_environment() {
   install_quietly "$venv/install.log" "${options[@]}"
   [ -f "$stamp" ] || printf '%s\n' "$versions" >"$stamp"
   printf '%s\n' "${missing[@]}" >>"$stamp"
+}
+
+# Prints the interpreter that the environment was made with.
+base_python() {
+  "$venv/bin/python" -c 'import sys; print(sys._base_executable)'
 }
 
 # Prints the dependency groups of pyproject.toml, or one of them; changes of its other tables need no installation.
@@ -54,6 +58,9 @@ install_quietly() { # LOG PIP_OPTION...
   "$venv/bin/python" -m pip install --disable-pip-version-check --constraint constraints.txt "$@" 2>&1 |
     tee "$log" | show_progress || {
     tail -n 15 "$log" >&2
+    if grep -q 'after connection broken by' "$log"; then
+      fail "pip could not reach its package index: check the network, or set PIP_INDEX_URL to an index that is reached; the whole output is in $log"
+    fi
     fail "pip could not install what pyproject.toml lists; the whole output is in $log"
   }
 }
@@ -94,10 +101,11 @@ pip_step() { # LINE BEFORE: prints pip's step in at most 54 characters, or BEFOR
   esac
 }
 
+# The stamp file records what the server's wrapper depends on: its own folder, the interpreter and the versions.
 prepare_triton() {
   if ! command -v tritonserver >/dev/null; then
     local stamp=$local_triton/versions versions
-    versions=$(digest_of "$(stub_python_version)" "$(listed_versions local-triton)")
+    versions=$(digest_of "$local_triton" "$(base_python)" "$(stub_python_version)" "$(listed_versions local-triton)")
     if ! [ -x "$local_triton/bin/tritonserver" ] || [ "$(cat "$stamp" 2>/dev/null)" != "$versions" ]; then
       unpack_triton
       printf '%s\n' "$versions" >"$stamp"

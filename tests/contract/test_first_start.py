@@ -208,6 +208,15 @@ def test_a_failure_shows_the_end_of_the_log(host: BareHost) -> None:
     assert "line 1\n" in (host.clone / "log").read_text()
 
 
+def test_an_index_that_is_not_reached_is_named(host: BareHost) -> None:
+    """Without a network, pip ends with "conflicting dependencies", which is not what is wrong."""
+    warning = "WARNING: Retrying after connection broken by 'NewConnectionError(...)': /simple/pip/"
+    with_pip(host, f'echo "{warning}"; echo "ERROR: ResolutionImpossible"; exit 1')
+    run = host.shell("install_quietly log --group triton")
+    assert run.returncode == 1
+    assert "error: pip could not reach its package index: check the network, or set PIP_INDEX_URL" in run.stderr
+
+
 def test_line_ends_are_those_of_linux_everywhere() -> None:
     """A script with a Windows line end does not start in a container."""
     files = subprocess.check_output(["git", "ls-files"], cwd=REPOSITORY, text=True).split("\n")[:-1]

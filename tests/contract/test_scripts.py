@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from stack import REPOSITORY
 
+SCRIPTS = ("train_vae", "train_paligemma", "evaluate", "gpu_benchmark", "download", "verify", "inference_sdk")
 
-@pytest.mark.parametrize("name", ["train_vae", "train_paligemma", "evaluate", "gpu_benchmark", "download", "verify"])
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_help(name: str) -> None:
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [sys.executable, f"scripts/{name}.py", "--help"]

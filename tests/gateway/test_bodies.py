@@ -9,7 +9,7 @@ from prometheus_client import Gauge
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.door import bodies
-from gateway.door.bodies import MIN_HELD_BYTES, PACE_BYTES, BodyMiddleware, ByteBudget
+from gateway.door.bodies import MIN_HELD_BYTES, PACE_BYTES, BodyMiddleware, ByteBudget, share_of
 from gateway.errors import ApiError
 
 MEGABYTE = 1_000_000
@@ -190,4 +190,25 @@ def test_a_large_answer_counts_until_the_client_has_it(held: Gauge) -> None:
     middleware = BodyMiddleware(app, max_body_bytes=5 * MEGABYTE, budget=ByteBudget(10**9, held))
     asyncio.run(middleware(scope(), sending([bytes(MEGABYTE)] * 3), send))  # type: ignore[arg-type]
     assert sent == [(2 * MEGABYTE, True, 2 * MEGABYTE), (0, False, 2 * MEGABYTE)]
+    assert value(held) == 0
+
+
+def test_a_large_piece_is_waited_for_and_what_is_held_stays(held: Gauge) -> None:
+    """Who sends an answer in pieces says itself how much of it waits."""
+    sent: list[tuple[int, bool, float]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await read_all(scope, receive, send)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with share_of(scope).holding(2 * MEGABYTE):
+            await send({"type": "http.response.body", "body": bytes(2 * MEGABYTE), "more_body": True})
+        await send({"type": "http.response.body", "body": b"end"})
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            sent.append((len(message["body"]), message.get("more_body", False), value(held)))
+
+    middleware = BodyMiddleware(app, max_body_bytes=5 * MEGABYTE, budget=ByteBudget(10**9, held))
+    asyncio.run(middleware(scope(), sending([bytes(MEGABYTE)]), send))  # type: ignore[arg-type]
+    assert sent == [(2 * MEGABYTE, True, 3 * MEGABYTE), (0, True, 3 * MEGABYTE), (3, False, MEGABYTE)]
     assert value(held) == 0

@@ -74,7 +74,7 @@ def test_json_escapes_across_slices(monkeypatch: pytest.MonkeyPatch) -> None:
         (b'{"image_url": "' + b"\\u0041" * 100_000 + b'"}', "invalid_body"),
         (b'{"image_url": "' + b"x" * 1_000_000, "request_too_large"),
         (b'{"prompt": "' + b"x" * 1_000_000 + b'"}', "request_too_large"),
-        (b'{"prompt": "\\u0000", "image_url": "' + b"x" * 1_000_000 + b'"}', "request_too_large"),
+        (b'{"prompt": "' + b"x" * 1_000_000 + b'", "image_url": "\\u0000"}', "request_too_large"),
         (b"[" * 1_000_000, "request_too_large"),
         (b'{"a": [' + b"[]," * 1_000_000 + b"[]]}", "request_too_large"),
         (b"{" + b'"a": 1,' * 1_000_000 + b'"a": 1}', "request_too_large"),
@@ -91,6 +91,27 @@ def test_json_is_bounded_beside_its_image(body: bytes, code: str, monkeypatch: p
     monkeypatch.setattr(decoding.json, "loads", lambda text: read.append(len(text)) or real(text))  # type: ignore[attr-defined]
     assert refused(JSON, body) == code
     assert max(read, default=0) <= 2 * MAX_FIELDS_BYTES
+
+
+@pytest.mark.parametrize("at", [("image",), ("image", "value"), ("a", "b", "c")])
+def test_a_dialects_image_is_a_view_wherever_it_is(at: tuple[str, ...]) -> None:
+    image = "A" * 400_000
+    fields: Any = image
+    for name in reversed(at):
+        fields = {name: fields, "other": 1}
+    body = bytearray(json.dumps(fields).encode())
+    found: Any = decoding.decode_json(body, at)
+    for name in at:
+        assert found["other"] == 1
+        found = found[name]
+    assert isinstance(found, memoryview) and found.obj is body and len(found) == len(image)
+
+
+@pytest.mark.parametrize("fields", [{"image": {"other": "A" * 400_000}}, {"image": ["A" * 400_000]}, ["A" * 400_000]])
+def test_a_dialects_long_text_may_be_its_image_only(fields: Any) -> None:
+    with pytest.raises(ApiError) as error:
+        decoding.decode_json(bytearray(json.dumps(fields).encode()), ("image", "value"))
+    assert error.value.code in ("request_too_large", "invalid_body")
 
 
 def test_an_uploaded_file_is_not_copied() -> None:

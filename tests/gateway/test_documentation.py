@@ -50,3 +50,14 @@ def test_other_files_are_not_served(client: TestClient, name: str) -> None:
 def test_without_documentation_its_files_are_not_served() -> None:
     with TestClient(create_app(Settings(triton_grpc_url="127.0.0.1:1", docs="off"))) as client:
         assert client.get("/static/swagger-ui-bundle.js").status_code == 404
+
+
+def test_the_schema_describes_the_stream_and_its_errors(client: TestClient) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    stream, whole = (paths[path]["post"] for path in ("/segment/stream", "/segment"))
+    assert stream["requestBody"] == whole["requestBody"]
+    (content,) = stream["responses"]["200"]["content"].items()
+    assert content[0] == "text/event-stream"
+    assert re.findall("^event: (.*)$", content[1]["example"], re.MULTILINE) == ["accepted", "object", "done"]
+    errors = stream["responses"].keys() - {"200"}
+    assert errors == whole["responses"].keys() - {"200"}

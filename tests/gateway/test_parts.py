@@ -1,13 +1,15 @@
 """The gateway's small parts."""
 
+import io
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from stack import REPOSITORY
 
-from gateway.answers.encoding import pixel_coordinates, soft_mask
+from gateway.answers.encoding import encode_png, pixel_coordinates, soft_mask
 from gateway.answers.masks import paste_mask
 from gateway.answers.overlay import draw_overlay
 from gateway.answers.segmentation import SegmentedObject
@@ -35,6 +37,18 @@ def test_the_task_word_is_added_where_it_is_missing(prompt: str, expected: str) 
 def test_soft_masks_are_gray_levels() -> None:
     logits = np.array([[-2.0, -1.0, 0.0, 1.0, 2.0]], np.float32)
     assert soft_mask(logits).tolist() == [[0, 0, 128, 255, 255]]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (64, 64), (1, 1, 3), (3, 2, 3), (224, 224, 3)])
+def test_a_png_holds_the_pixels(shape: tuple[int, ...]) -> None:
+    """Noise, whose differences wrap around, and a scene; strict readers check sums and sizes."""
+    noise = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    for pixels in (noise, np.full(shape, 255, np.uint8), noise // 2 + 100):
+        picture = Image.open(io.BytesIO(encode_png(pixels)))
+        picture.verify()
+        reopened = Image.open(io.BytesIO(encode_png(pixels)))
+        assert (reopened.format, reopened.mode) == ("PNG", "L" if len(shape) == 2 else "RGB")
+        np.testing.assert_array_equal(np.asarray(reopened), pixels)
 
 
 def test_coordinates_are_rounded_pixels() -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import httpx2
 import psutil
@@ -22,10 +23,15 @@ def demo(ports: Ports, *options: str, **overrides: str) -> ChildProcess:
     return ChildProcess([*DEMO, *options], environment(ports, overrides))
 
 
-def test_once() -> None:
-    """Phases with their durations, the sample's objects, a picture, and nothing left running."""
+def test_once(tmp_path: Path) -> None:
+    """Phases with their durations, the sample's objects, a picture, and nothing left running.
+
+    The sample was refused with 401 where the gateway has keys.
+    """
     OVERLAY.unlink(missing_ok=True)
-    with demo(Ports.free(), "--once") as run:
+    keys = tmp_path / "keys"
+    keys.write_text("# for the test\nalice:a-key\n")
+    with demo(Ports.free(), "--once", API_KEYS_FILE=str(keys)) as run:
         family: set[psutil.Process] = set()
         while run.process.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,4 +1,7 @@
-"""example.ipynb, executed as its readers execute it; `jupyter execute --inplace example.ipynb` renews its outputs."""
+"""example.ipynb, executed as its readers execute it; `jupyter execute --inplace example.ipynb` renews its outputs.
+
+Only the cell that installs the client is left out here: it would change the environment of all tests.
+"""
 
 import itertools
 from typing import Any
@@ -9,6 +12,7 @@ from nbclient import NotebookClient
 from stack import REPOSITORY
 
 NOTEBOOK = REPOSITORY / "example.ipynb"
+INSTALL = "%pip install --quiet ./client"
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +34,18 @@ def test_it_is_shipped_with_its_outputs(notebook: Any) -> None:
 
 
 def test_it_runs(stack: Any, notebook: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (install,) = [cell for cell in notebook.cells if "install" in cell.metadata.get("tags", [])]
+    assert install.source == INSTALL
+    notebook.cells.remove(install)
     shipped = kinds(notebook)
-    urls = {
+    variables = {
         "GATEWAY_URL": stack.url,
         "TRITON_HTTP_URL": f"127.0.0.1:{stack.ports.http}",
         "TRITON_GRPC_URL": f"127.0.0.1:{stack.ports.grpc}",
+        "PYTHONPATH": str(REPOSITORY / "client"),
     }
-    for name, url in urls.items():
-        monkeypatch.setenv(name, url)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     resources = {"metadata": {"path": str(REPOSITORY)}}
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
     assert kinds(notebook) == shipped

@@ -41,27 +41,33 @@ class FixedDelayTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return self._answer
 
 
-def make_answer() -> Any:
-    """An object in the middle, round and soft, as the real models would find one."""
+def make_answer(label: str = "cat", *, count: int = 1, target: str = "cat") -> Any:
+    """Objects in the middle, round and soft, as the real models would find one."""
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     picture = np.broadcast_to(np.arange(RESOLUTION)[:, None], (RESOLUTION, RESOLUTION, 3))
     outputs = {
-        "text": texts(["<loc0256><loc0256><loc0767><loc0767> cat"]),
-        "boxes": np.array([[256, 256, 767, 767]], np.float32) / 1023,
-        "masks": (0.8 - np.hypot(x, y)).astype(np.float32)[None],
-        "labels": texts(["cat"]),
-        "scores": np.array([[0.9, 0.8]], np.float32),
-        "has_mask": np.array([True]),
+        "text": texts([" ; ".join([f"<loc0256><loc0256><loc0767><loc0767> {label}"] * count)]),
+        "boxes": np.array([[256, 256, 767, 767]] * count, np.float32).reshape(count, 4) / 1023,
+        "masks": np.repeat((0.8 - np.hypot(x, y)).astype(np.float32)[None], count, axis=0),
+        "labels": texts([label] * count),
+        "scores": np.array([[0.9, 0.8]] * count, np.float32).reshape(count, 2),
+        "has_mask": np.full(count, True),
         "input_image": picture.astype(np.uint8),
         "image_size": np.array([480, 640], np.int32),
         "finish_reason": texts(["eos"]),
-        "targets": texts(["cat"]),
-        "target": np.array([0], np.int32),
+        "targets": texts([target]),
+        "target": np.zeros(count, np.int32),
     }
+    return pack(outputs)
+
+
+def pack(outputs: dict[str, np.ndarray]) -> Any:
+    """The response with these outputs of `segment`."""
     response = service_pb2.ModelInferResponse(model_name="segment", model_version="1")
     for name, array in outputs.items():
         response.outputs.add(name=name, datatype=DATATYPES[array.dtype.name], shape=array.shape)
-        raw = serialize_byte_tensor(array).item() if array.dtype == np.object_ else array.tobytes()
+        is_text = array.dtype == np.object_ and array.size > 0
+        raw = serialize_byte_tensor(array).item() if is_text else array.tobytes()
         response.raw_output_contents.append(raw)
     return response
 

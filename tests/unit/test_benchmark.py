@@ -5,13 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from stack import Ports
+
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "scripts" / "benchmark.py"
 
 
 def test_without_triton_it_ends_with_one_error(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, SCRIPT, "--models", "paligemma2-demo-224", "--json", tmp_path / "report.json"],
-        env={**os.environ, "PATH": os.defpath},
+        env={**os.environ, **Ports.free().environ(), "PATH": os.defpath},
         capture_output=True,
         text=True,
         timeout=120,

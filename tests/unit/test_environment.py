@@ -116,3 +116,13 @@ def test_the_packaged_triton_follows_its_pin(folder: Folder) -> None:
     folder.write_pins(PYPROJECT.replace("0.7.0", "0.8.0"))
     assert len(folder.installs("prepare_triton")) == 1
     assert folder.installs("prepare_triton") == []
+
+
+def test_the_packaged_triton_follows_the_interpreter(folder: Folder) -> None:
+    """Its wrapper names the library folder of the Python that it was unpacked with, which may have moved."""
+    folder.installs("prepare_triton")
+    shebang, rest = FAKE_PYTHON.format(python=sys.executable, log=folder.log).split("\n", 1)
+    moved = "if [[ $* == *_base_executable* ]]; then echo /elsewhere/python3.11; exit; fi"
+    folder.write_program(".venv/bin/python", f"{shebang}\n{moved}\n{rest}")
+    assert len(folder.installs("prepare_triton")) == 1
+    assert folder.installs("prepare_triton") == []

@@ -1,4 +1,4 @@
-"""paligemma-segment: exit status 0 for success, 1 where pictures failed, 2 where nothing could be done."""
+"""paligemma-segment: exit status 0 for success, 1 if pictures failed, 2 if nothing could be done."""
 
 import asyncio
 import json
@@ -64,7 +64,7 @@ def _many(options: Options, jobs: Sequence[Job]) -> int:
 
 
 def _plan_of(options: Options, jobs: Sequence[Job]) -> str:
-    """What would be done; makes no files."""
+    """Returns what would be done; writes no files."""
     assert options.journal is not None
     if options.restart or not options.journal.exists():
         return plan(options, jobs, 0)
@@ -103,7 +103,7 @@ def _say(text: str) -> None:
 
 
 def _complain(text: str) -> None:
-    """On the error stream: what is piped on is the answer alone."""
+    """Writes to standard error, so that standard output has only the answer."""
     sys.stderr.write(f"{text}\n")
 
 

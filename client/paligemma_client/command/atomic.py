@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Writes files so that they are either complete or absent."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes its name when it is complete; its folder is made."""
+    """Yields a file to write, which gets its name when it is complete; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:

@@ -1,4 +1,4 @@
-"""Which pictures are to be asked about, and for what."""
+"""Finds the pictures of a command line and their prompts."""
 
 import csv
 import glob
@@ -27,11 +27,11 @@ class Job:
     """One picture.
 
     Attributes:
-        key: the same for the same picture and the same question; another one where either has changed.
+        key: identifies the picture and the question; differs when either has changed.
         source: a path or an address.
-        name: of the picture in what is written, relative, with its suffix; no two pictures have the same.
-        base: the same for files about it; without the suffix where that leaves no doubt.
-        prompts: what is asked.
+        name: the picture's unique name in the output: relative, with its suffix.
+        base: the unique name of its output files; without the suffix if that is unique.
+        prompts: its prompts.
     """
 
     key: str
@@ -43,7 +43,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """A picture as an argument or a line of a list names it; without a prompt it is asked all of the command's."""
+    """A picture from an argument or a list; without a prompt it gets all prompts of the command line."""
 
     source: str
     name: str
@@ -51,7 +51,7 @@ class _Listed:
 
 
 def find_jobs(options: Options) -> list[Job]:
-    """One job for each picture, in the order given; a picture that is named twice is asked all prompts at once."""
+    """Returns one job for each picture, in the order given; a picture that is named twice gets all its prompts."""
     outputs = [folder.resolve() for folder in options.folders]
     prompts: dict[str, dict[str, None]] = {}
     names: dict[str, str] = {}
@@ -108,8 +108,8 @@ def _listed(source: str, prompt: str | None = None) -> _Listed:
 
 
 def _in_folder(folder: Path, outputs: Sequence[Path]) -> Iterator[_Listed]:
-    """All pictures below, but hidden ones and those that this command writes."""
-    whole = folder.resolve()  # not of each file: what is written has links to pictures in it
+    """Yields all pictures below a folder, except hidden ones and this command's own output."""
+    whole = folder.resolve()  # only the folder: the output contains links to pictures
     for file in sorted(folder.rglob("*")):
         relative = file.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
@@ -119,7 +119,7 @@ def _in_folder(folder: Path, outputs: Sequence[Path]) -> Iterator[_Listed]:
 
 
 def _in_list(file: Path) -> Iterator[_Listed]:
-    """The entries of a list; relative paths count from the list's folder."""
+    """Yields the entries of a list; relative paths start from the list's folder."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             for picture, prompt in _entries(file, lines):
@@ -145,7 +145,7 @@ def _entries(file: Path, lines: Iterable[str]) -> Iterator[tuple[str, str | None
 
 
 def _distinct(names: dict[str, str]) -> dict[str, str]:
-    """Names by source; where two would be the same, all of the path or address is in the name, then a number."""
+    """Returns unique names by source: equal names get the whole path or address, then a number."""
     counts = Counter(names.values())
     whole = {
         source: name if counts[name] == 1 else source.split("://")[-1].replace("..", "").strip("/")

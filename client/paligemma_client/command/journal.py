@@ -1,4 +1,4 @@
-"""What is done, one line of JSON for each picture, on disk before the next one is begun."""
+"""The journal of finished pictures: one line of JSON for each, on disk before the next picture is sent."""
 
 import json
 import os
@@ -19,7 +19,7 @@ Record = dict[str, Any]
 
 
 def record_of(key: str, source: str, name: str, result: Result) -> Record:
-    """A result as the journal has it."""
+    """Returns a result as a record of the journal."""
     return {
         "key": key,
         "file_name": name,
@@ -44,7 +44,7 @@ def record_of(key: str, source: str, name: str, result: Result) -> Record:
 
 
 def objects_of(record: Record) -> list[FoundObject]:
-    """The objects of a record."""
+    """Returns the objects of a record."""
     return [
         FoundObject(
             label=entry["label"],
@@ -59,9 +59,9 @@ def objects_of(record: Record) -> list[FoundObject]:
 
 
 class Journal:
-    """The file; one process at a time. Records stay on disk, memory holds where they are.
+    """The journal's file, for one process at a time. Records stay on disk; memory holds their offsets.
 
-    A line that was cut off when the machine or the process stopped is taken away.
+    An incomplete last line, from a process that was stopped while it wrote, is removed.
     """
 
     def __init__(self, path: Path, *, restart: bool = False) -> None:
@@ -90,7 +90,7 @@ class Journal:
         return key in self._offsets
 
     def append(self, record: Record) -> None:
-        """Notes a picture; on disk when this returns."""
+        """Adds a picture; its record is on disk when this returns."""
         line = json.dumps(record, separators=(",", ":")).encode() + b"\n"
         with self._lock:
             offset = self._file.seek(0, os.SEEK_END)
@@ -100,7 +100,7 @@ class Journal:
             self._offsets[record["key"]] = offset
 
     def read(self, key: str) -> Record:
-        """The newest record of a picture."""
+        """Returns the newest record of a picture."""
         with self._lock:
             self._file.seek(self._offsets[key])
             record: Record = json.loads(self._file.readline())

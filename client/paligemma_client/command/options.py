@@ -10,31 +10,31 @@ from paligemma_client.client import DEFAULT_SERVERS, DEFAULT_TIMEOUT_S, Transpor
 from paligemma_client.command.errors import UsageError
 from paligemma_client.tiling import check_tiles
 
-DESCRIPTION: Final = """Asks a PaliGemma segmentation server about pictures, and writes what it finds.
+DESCRIPTION: Final = """Sends pictures to a PaliGemma segmentation server, and writes the objects it finds.
 
   paligemma-segment picture.jpg --prompt "left wheel"
   paligemma-segment pictures/ --prompt cat --prompt dog --coco out.json --overlays overlays/
 
-A run that was stopped goes on where it was when the same command is given again."""
+If a run is stopped, the same command continues it."""
 DEFAULT_CONCURRENCY: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The command line as it was given.
+    """The command line.
 
     Attributes:
         pictures: files, folders, patterns, addresses, and lists of them.
-        prompts: of all pictures that a list gives none.
+        prompts: for all pictures without a prompt in a list.
         coco, jsonl: files to write; None: not wanted.
         masks, overlays, cutouts, yolo: folders to write into; None: not wanted.
-        journal: what is done is noted there; None where nothing is to be written.
-        restart: whether to forget what the journal says is done.
-        concurrency: pictures that are asked about at once.
-        server, transport, api_key: whom to ask.
+        journal: the file that records finished pictures; None if nothing is written.
+        restart: whether to clear the journal first.
+        concurrency: pictures that are sent at the same time.
+        server, transport, api_key: which server, and how.
         timeout_s: for one request, its repetitions included.
         min_score, model_id, max_new_tokens, tiles: as in `Asking`.
-        dry_run: whether only to say what would be done.
+        dry_run: whether only to print what would be done.
     """
 
     pictures: Sequence[str]
@@ -60,17 +60,17 @@ class Options:
 
     @property
     def folders(self) -> list[Path]:
-        """Folders that are written into."""
+        """The folders to write into."""
         return [folder for folder in (self.masks, self.overlays, self.cutouts, self.yolo) if folder is not None]
 
     @property
     def writes(self) -> bool:
-        """Whether anything is to be written."""
+        """Whether the command writes files."""
         return bool(self.coco or self.jsonl or self.folders)
 
 
 def read_options(arguments: Sequence[str] | None) -> Options:
-    """The options of a command line; argparse ends the process where it cannot be read."""
+    """Reads a command line; argparse ends the process if it is wrong."""
     parser = _parser()
     given = parser.parse_args(arguments)
     try:
@@ -115,7 +115,7 @@ def _options(given: argparse.Namespace) -> Options:
 
 
 def _default_journal(given: argparse.Namespace) -> Path | None:
-    """Beside what is written first."""
+    """Returns a path beside the first output."""
     for file in (given.coco, given.jsonl):
         if file is not None:
             return Path(f"{file}.journal")
@@ -163,31 +163,31 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     pictures_help = "files, folders, quoted patterns, http(s) addresses; .txt, .csv or .jsonl: lists of them"
     add("pictures", nargs="+", metavar="PICTURES", help=pictures_help)
-    asked = parser.add_argument_group("what is asked")
+    asked = parser.add_argument_group("what to look for")
     add = asked.add_argument
-    add("--prompt", action="append", default=[], metavar="TEXT", help="what to look for; may be given several times")
-    add("--prompts-file", type=Path, metavar="FILE", help="more prompts, one a line")
+    add("--prompt", action="append", default=[], metavar="TEXT", help="what to look for; may be repeated")
+    add("--prompts-file", type=Path, metavar="FILE", help="more prompts, one on each line")
     add("--min-score", type=_share, default=0.0, metavar="S", help="leave out objects with a lower box score")
-    add("--tiles", metavar="CxR", help="ask about large pictures cut by cut: 2x2 (columns x rows), or auto")
-    add("--model-id", metavar="ID", help="another model than the server's default")
-    add("--max-new-tokens", type=_positive, metavar="N", help="bound on the answer to each prompt")
-    written = parser.add_argument_group("what is written")
+    add("--tiles", metavar="CxR", help="send large pictures in tiles: 2x2 (columns x rows), or auto")
+    add("--model-id", metavar="ID", help="a model other than the server's default")
+    add("--max-new-tokens", type=_positive, metavar="N", help="limit on the tokens for each target")
+    written = parser.add_argument_group("what to write")
     add = written.add_argument
     add("--coco", type=Path, metavar="FILE", help="COCO annotations with run lengths")
     add("--jsonl", type=Path, metavar="FILE", help="a line of JSON for each picture")
     add("--yolo", type=Path, metavar="DIR", help="YOLO segmentation labels, ready for training")
     add("--masks", type=Path, metavar="DIR", help="a black and white PNG for each object")
-    add("--overlays", type=Path, metavar="DIR", help="the pictures with everything drawn")
+    add("--overlays", type=Path, metavar="DIR", help="the pictures with masks, boxes, labels and scores")
     add("--cutouts", type=Path, metavar="DIR", help="a PNG for each object, transparent around it")
-    add("--journal", type=Path, metavar="FILE", help="where is noted what is done (beside what is written)")
-    add("--restart", action="store_true", help="forget what is done")
-    add("--dry-run", action="store_true", help="only say what would be done")
-    server = parser.add_argument_group("who is asked")
+    add("--journal", type=Path, metavar="FILE", help="record of finished pictures (default: beside the output)")
+    add("--restart", action="store_true", help="clear the journal and send all pictures again")
+    add("--dry-run", action="store_true", help="only print what would be done")
+    server = parser.add_argument_group("server")
     add = server.add_argument
     servers = ", ".join(f"{address} ({transport})" for transport, address in DEFAULT_SERVERS.items())
     add("--server", metavar="URL", help=f"default: {servers}")
     add("--transport", choices=list(DEFAULT_SERVERS), default="rest", help="the gateway, or Triton's gRPC")
     add("--api-key-file", type=Path, metavar="FILE", help="a file with the gateway's key")
-    add("--concurrency", type=_positive, default=DEFAULT_CONCURRENCY, metavar="N", help="pictures at once (8)")
+    add("--concurrency", type=_positive, default=DEFAULT_CONCURRENCY, metavar="N", help="pictures at the same time (8)")
     add("--timeout", type=_seconds, default=DEFAULT_TIMEOUT_S, metavar="S", help="for a request and its retries (120)")
     return parser

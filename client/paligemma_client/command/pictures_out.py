@@ -1,4 +1,4 @@
-"""What is written for each picture when it is done: masks, overlays, cut-outs."""
+"""Writes the files of each finished picture: masks, overlays, cut-outs."""
 
 import re
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ class PictureWriter(ABC):
 
     @abstractmethod
     def files(self, job: Job, objects: Sequence[FoundObject]) -> list[Path]:
-        """Which files there are when it is done."""
+        """Returns the files of a finished picture."""
 
     @abstractmethod
     def write(self, job: Job, result: Result) -> None:
@@ -72,7 +72,7 @@ class CutoutWriter(PictureWriter):
 
 
 class OverlayWriter(PictureWriter):
-    """JPEGs with everything drawn, also of pictures on which nothing was found."""
+    """JPEGs with masks, boxes, labels and scores, also of pictures without objects."""
 
     def files(self, job: Job, objects: Sequence[FoundObject]) -> list[Path]:  # noqa: ARG002
         """One."""
@@ -86,7 +86,7 @@ class OverlayWriter(PictureWriter):
 
 
 def picture_writers(options: Options) -> list[PictureWriter]:
-    """Those that the command line asks for."""
+    """Returns the writers that the command line asks for."""
     wanted = ((options.masks, MaskWriter), (options.cutouts, CutoutWriter), (options.overlays, OverlayWriter))
     return [writer(folder) for folder, writer in wanted if folder is not None]
 

@@ -1,4 +1,4 @@
-"""Asks about all pictures, some at once, and writes what each answer asks for."""
+"""Sends all pictures, several at the same time, and writes the results of each answer."""
 
 import asyncio
 import contextlib
@@ -24,12 +24,12 @@ from paligemma_client.errors import (
 )
 from paligemma_client.objects import Result
 
-FIRST_CALL_TIMEOUT_S: Final = 10.0  # no server at all is found out sooner than one that went away is given up
+FIRST_CALL_TIMEOUT_S: Final = 10.0  # shorter than timeout_s, so that a wrong address is reported soon
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A picture without an answer."""
+    """A picture that failed."""
 
     job: Job
     code: str
@@ -38,13 +38,13 @@ class Failure:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
-        done: pictures that this run asked about.
-        skipped: pictures that were done before.
-        objects: on the pictures of this run.
-        failures: pictures without an answer.
+        done: pictures that were answered in this run.
+        skipped: pictures that an earlier run had finished.
+        objects: objects on the pictures of this run.
+        failures: pictures that failed.
     """
 
     skipped: int = 0
@@ -54,7 +54,7 @@ class Outcome:
 
 
 def is_done(job: Job, journal: Journal, writers: Sequence[PictureWriter]) -> bool:
-    """Whether the journal has a picture, and everything that is wanted of it is there."""
+    """Whether the journal has a picture, and all its files exist."""
     if job.key not in journal:
         return False
     objects = objects_of(journal.read(job.key))
@@ -62,10 +62,11 @@ def is_done(job: Job, journal: Journal, writers: Sequence[PictureWriter]) -> boo
 
 
 async def run(options: Options, jobs: Sequence[Job], journal: Journal, writers: Sequence[PictureWriter]) -> Outcome:
-    """Asks about what is not done yet.
+    """Sends the pictures that are not finished yet.
 
     Raises:
-        ServerGone: the server does not want us, or was away for longer than the timeout; what is done stays done.
+        ServerGone: the server refuses the key, or was not reachable for longer than the timeout. Finished pictures stay
+            in the journal.
     """
     open_jobs = [job for job in jobs if not is_done(job, journal, writers)]
     outcome = Outcome(skipped=len(jobs) - len(open_jobs))
@@ -81,7 +82,7 @@ async def run(options: Options, jobs: Sequence[Job], journal: Journal, writers: 
 
 
 def connect(options: Options, timeout_s: float | None = None) -> AsyncClient:
-    """A client as the command line describes it."""
+    """Makes a client for the command line's options."""
     try:
         return AsyncClient(
             options.server,
@@ -94,18 +95,18 @@ def connect(options: Options, timeout_s: float | None = None) -> AsyncClient:
 
 
 async def check_server(options: Options) -> None:
-    """Raises ServerGone where there is no server that can be asked."""
+    """Raises ServerGone if no server answers."""
     async with connect(options, min(FIRST_CALL_TIMEOUT_S, options.timeout_s)) as client:
         try:
             await client.models()
-        except UnsupportedCall:  # Triton itself: the first picture will show
+        except UnsupportedCall:  # Triton itself; the first picture shows whether it answers
             return
         except (ConnectionFailed, ServerError) as error:
             raise ServerGone(f"{error}\nIs the server running? Another one is given with --server.") from error
 
 
 async def ask(client: AsyncClient, job: Job, options: Options) -> Result:
-    """The answer about one picture."""
+    """Sends one picture; returns the answer."""
     return await client.segment(
         job.source,
         job.prompts,
@@ -118,7 +119,7 @@ async def ask(client: AsyncClient, job: Job, options: Options) -> Result:
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What the workers of a run share."""
+    """The state that the workers of a run share."""
 
     options: Options
     client: AsyncClient
@@ -128,7 +129,7 @@ class _Work:
     progress: "tqdm[None]"
 
     async def do(self, jobs: Sequence[Job]) -> None:
-        """All of them, as many at once as is wanted."""
+        """Sends all pictures, `concurrency` at the same time."""
         waiting = iter(jobs)
         try:
             async with asyncio.TaskGroup() as group:
@@ -161,7 +162,7 @@ class _Work:
         self.outcome.objects += len(result.objects)
 
     def _keep(self, job: Job, result: Result) -> None:
-        """Files first: what the journal has is complete."""
+        """Writes the files before the journal, so that every picture in the journal is complete."""
         for writer in self.writers:
             writer.write(job, result)
         self.journal.append(record_of(job.key, job.source, job.name, result))
@@ -171,6 +172,6 @@ class _Work:
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """One of the errors that several workers met."""
+    """Returns the first of several workers' errors."""
     error = errors.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,4 +1,4 @@
-"""What is printed."""
+"""Formats what the command prints."""
 
 import json
 from collections import Counter
@@ -37,7 +37,7 @@ def table(result: Result) -> str:
 
 
 def plan(options: Options, jobs: Sequence[Job], done: int) -> str:
-    """What a dry run says."""
+    """Returns the text of a dry run."""
     prompts = Counter(prompt for job in jobs for prompt in job.prompts)
     lines = [
         f"{len(jobs)} pictures, {done} of them done; {len(jobs) - done} to ask about, {options.concurrency} at once"

@@ -1,4 +1,4 @@
-"""What can go wrong in this package.
+"""The errors of this package.
 
 MaskVaeError
     CheckpointError    the weights cannot be used

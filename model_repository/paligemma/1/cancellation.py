@@ -1,4 +1,4 @@
-"""Sees that callers went away, and tells the engine."""
+"""Detects that callers have closed their connection, and tells the engine."""
 
 import itertools
 import logging
@@ -18,7 +18,7 @@ _LOOKS: Final = 8  # per interval: each is a round trip to the server
 
 
 class CancellationWatcher:
-    """A thread that asks Triton about the requests in hand, a few at a time, in turn.
+    """A thread that asks Triton about the running requests, a few at a time, in turn.
 
     Triton tells of direct calls only: inside an ensemble a request is never seen as cancelled.
     """
@@ -54,7 +54,7 @@ class CancellationWatcher:
                 self._cancel(ticket)
 
     def _next(self) -> list[tuple[Ticket, Responder]]:
-        """Those whose turn it is; they go to the end of the queue."""
+        """Returns the requests whose turn it is, and moves them to the end of the queue."""
         with self._lock:
             self._watched = {ticket: each for ticket, each in self._watched.items() if not _is_over(ticket)}
             turn = list(itertools.islice(self._watched.items(), _LOOKS))

@@ -48,7 +48,7 @@ class TritonPythonModel:
             self._watcher.watch(self._models.submit(wanted, responder.answer), responder)
 
     def finalize(self) -> None:
-        """Lets running requests end, answers the others."""
+        """Lets running requests end, and answers the others with an error."""
         self._models.close(_DRAIN_TIMEOUT_S)
         self._watcher.close()
         self._publisher.close()
@@ -70,6 +70,6 @@ def _read(request: Any) -> Request:
 
 
 def _end_process() -> None:
-    """A stub whose engine is dead must not look alive; the supervisor sees it go."""
+    """Ends a stub whose engine has died, so that the supervisor notices."""
     time.sleep(_LAST_ANSWERS_S)
     os._exit(1)

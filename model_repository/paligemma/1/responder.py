@@ -25,12 +25,12 @@ class Responder:
         self._answered = False
 
     def is_cancelled(self) -> bool:
-        """Whether the caller has gone; a round trip to the server."""
+        """Whether the caller has closed the connection; a round trip to the server."""
         with self._lock:
             return not self._answered and bool(self._sender.is_cancelled())
 
     def answer(self, outcome: Outcome) -> None:
-        """Sends the one response; an answer that no tensors can be made of becomes an error.
+        """Sends the one response; an answer that cannot be converted to tensors becomes an error.
 
         Raises:
             Exception: it was not sent, and no second attempt is possible: Triton closes a sender first.

@@ -1,6 +1,6 @@
-"""Serves a PaliGemma checkpoint: images and prompts in, tokens with log-probabilities out.
+"""Serves PaliGemma checkpoints: takes images and prompts, returns tokens with log-probabilities.
 
-Imports nothing of Triton. `startup.start_models` is the way in; torch and transformers are imported by it alone.
+Imports no Triton module. `startup.start_models` is the entry; torch and transformers are imported only by it.
 """
 
 from paligemma_engine.config import EngineConfig

@@ -12,7 +12,7 @@ from paligemma_engine.errors import EngineError
 
 
 def main(model_id: str) -> str | None:
-    """Returns what went wrong, None for nothing."""
+    """Returns an error message; None after a success."""
     config = EngineConfig.from_env(os.environ)
     try:
         if base := base_of(_download(model_id, config)):

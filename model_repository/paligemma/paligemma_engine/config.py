@@ -43,7 +43,8 @@ class EngineConfig:
         max_pending: requests that may wait beyond those that run.
         max_new_tokens: what a request may ask for, and what it gets when it asks for nothing.
         preparation_workers: how many images are decoded and prompts tokenized at once; each holds a decoded image.
-        feature_cache_bytes: how much of the vision tower's output is kept for further prompts on the same pictures.
+        feature_cache_bytes: how much of the vision tower's output is kept for further prompts on the same pictures;
+            also bounds what is kept of prepared pictures.
         cuda_graphs: whether steps on a GPU are captured in CUDA graphs; `auto`: where that works.
         compile: whether torch.compile fuses the steps.
         grammar: whether `segment` and `detect` answers are kept well-formed while they are generated.

@@ -1,4 +1,4 @@
-"""What a request can be refused with, and what stops the engine.
+"""Errors of requests, and errors that stop the engine.
 
 Each error has a code, which clients rely on, and the name of a Triton status:
 
@@ -23,7 +23,7 @@ from typing import ClassVar
 
 
 class EngineError(Exception):
-    """Base of this package's errors; the message says what the caller can do."""
+    """Base of this package's errors; the message says what to do."""
 
     code: ClassVar[str] = "internal"
     status: ClassVar[str] = "INTERNAL"
@@ -34,21 +34,21 @@ class EngineError(Exception):
 
 
 class InvalidImage(EngineError):
-    """The bytes are no image, or a damaged one."""
+    """The bytes are not an image of an accepted format, or are damaged."""
 
     code = "invalid_image"
     status = "INVALID_ARG"
 
 
 class ImageTooLarge(EngineError):
-    """More bytes or pixels than the server takes."""
+    """The image has more bytes or pixels than the server accepts."""
 
     code = "image_too_large"
     status = "INVALID_ARG"
 
 
 class InvalidPrompt(EngineError):
-    """The prompt is empty, too long, or asks for too much."""
+    """The prompt is empty, too long, or has too many targets."""
 
     code = "invalid_prompt"
     status = "INVALID_ARG"
@@ -69,7 +69,7 @@ class ModelNotAllowed(EngineError):
 
 
 class ModelGated(EngineError):
-    """The hub wants a token, or a licence to be accepted."""
+    """The hub requires a token, or that its licence is accepted."""
 
     code = "model_gated"
     status = "NOT_FOUND"
@@ -90,7 +90,7 @@ class ModelFailed(EngineError):
 
 
 class HubFailed(EngineError):
-    """The hub cannot be reached, or sent something else than it promised."""
+    """The hub cannot be reached, or its files differ from their listed digests."""
 
     code = "hub_failed"
     status = "INTERNAL"
@@ -104,25 +104,25 @@ class Loading(EngineError):
 
 
 class Overloaded(EngineError):
-    """The server has as many requests as it takes; the caller should try again later."""
+    """The server accepts no more requests at the moment; the caller should try again later."""
 
     code = "overloaded"
     status = "UNAVAILABLE"
 
 
 class DeadlineExceeded(EngineError):
-    """The request's time was up before any of its targets was answered."""
+    """The deadline passed before any target was answered."""
 
     code = "deadline"
     status = "CANCELLED"
 
 
 class Cancelled(EngineError):
-    """The caller went away."""
+    """The caller left."""
 
     code = "cancelled"
     status = "CANCELLED"
 
 
 class InternalError(EngineError):
-    """Our own fault; the log has the cause."""
+    """A fault of this server; the log has the cause."""

@@ -1,7 +1,7 @@
-"""What the engine counts, kept apart from who publishes it.
+"""The engine's metrics, separate from their publisher.
 
-The engine's threads only append to a queue; a publisher drains it at its own pace, so that no request waits for
-metrics. Every family carries the label `instance`: which engine of the server.
+The engine's threads only append to a queue, which a publisher drains, so that no request waits for metrics. Every
+family has the label `instance`, which names an engine of the server.
 """
 
 import enum
@@ -25,7 +25,7 @@ class MetricKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A metric family: its name, its kind, what it says, and a histogram's upper bounds."""
+    """A metric family: its name, kind, help text, and a histogram's upper bounds."""
 
     name: str
     kind: MetricKind
@@ -100,7 +100,7 @@ _Series = tuple[Family, tuple[tuple[str, str], ...]]
 
 
 class EngineMetrics:
-    """Collects samples from any thread until somebody drains them."""
+    """Collects samples from any thread until they are drained."""
 
     def __init__(self) -> None:
         self._samples: deque[Sample] = deque(maxlen=_MAX_UNPUBLISHED)
@@ -118,18 +118,18 @@ class EngineMetrics:
         self._samples.append(Sample(family, value))
 
     def set(self, family: Family, value: float, *, share: str = "", **labels: str) -> None:
-        """Sets a gauge; what several set under a `share` of their own adds up."""
+        """Sets a gauge; its published value is the sum over all `share`s."""
         with self._lock:
             self._gauges.setdefault((family, tuple(labels.items())), {})[share] = value
 
     def remove(self, family: Family, **labels: str) -> None:
-        """Sets a gauge to 0 and forgets it."""
+        """Publishes a gauge as 0 once, then drops it."""
         with self._lock:
             if self._gauges.pop((family, tuple(labels.items())), None):
                 self._removed.append(Sample(family, 0.0, labels))
 
     def drain(self) -> list[Sample]:
-        """The samples since the last call: counters summed up, gauges that changed, observations as they came."""
+        """Returns the samples since the last call: sums of counters, changed gauges, and each observation."""
         counters: dict[tuple[Family, tuple[str, ...]], Sample] = {}
         observations: list[Sample] = []
         while self._samples:
@@ -145,7 +145,7 @@ class EngineMetrics:
     def _changed_gauges(self) -> list[Sample]:
         with self._lock:
             removed, self._removed = self._removed, []
-            for sample in removed:  # a gauge that was set again is published after its 0
+            for sample in removed:  # a gauge that was set again after its removal is published after the 0
                 self._published_gauges.pop((sample.family, tuple(sample.labels.items())), None)
             gauges = {series: sum(shares.values()) for series, shares in self._gauges.items()}
         changed = [

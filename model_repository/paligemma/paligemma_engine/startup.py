@@ -28,13 +28,13 @@ from paligemma_engine.model.fused_tiles import own_tiles_fit, tiles_within
 from paligemma_engine.pool.model_pool import MakeRoom, ModelPool
 from paligemma_engine.scheduling.engine import Engine
 
-# How long the engine thread waits for the GIL after it has waited for the device. Python's default of 5 ms is longer
-# than a decode step.
+# How long the engine thread waits for the GIL after it has waited for the device. Python's default, 5 ms, exceeds a
+# decode step.
 SWITCH_INTERVAL_ON_GPU_S: Final = 0.0005
 
 
 def start_models(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Callable[[], None]) -> ModelPool:
-    """Starts the engine of `config.model_id`, and a pool around it that loads others on demand.
+    """Starts the engine of `config.model_id`, and a pool that loads other models on demand.
 
     Args:
         config: settings.
@@ -75,16 +75,16 @@ def start_engine(config: EngineConfig, *, metrics: EngineMetrics, on_fatal: Call
 
 
 class CheckpointLoader:
-    """From an id to an engine, step by step: are the files here, fetch them, load them.
+    """The steps from an id to an engine: find the files, download them, load them.
 
-    What is free when it is made counts as what a checkpoint can have at most.
+    The memory that is free at its creation is the most that a checkpoint can have.
     """
 
     def __init__(self, device: str, metrics: EngineMetrics, *, on_fatal: Callable[[], None]) -> None:
-        """Measures what is free.
+        """Measures the free memory.
 
         Args:
-            device: where the engines are.
+            device: the engines' device.
             metrics: collects what happens.
             on_fatal: called after a failure that no request can outlive.
         """
@@ -94,25 +94,25 @@ class CheckpointLoader:
         self._most = Memory.free(device)
 
     def start(self, config: EngineConfig) -> Engine:
-        """All steps; raises EngineError."""
+        """Does all steps; raises EngineError."""
         return self.load(config, self.find_here(config) or self.fetch(config), make_room=lambda _fits: None)
 
     def find_here(self, config: EngineConfig) -> CheckpointFiles | None:
-        """A checkpoint's files, its adapter's base included; None where some must be fetched; raises EngineError."""
+        """Returns a checkpoint's files, with an adapter's base; None if some must be downloaded; raises EngineError."""
         return _files_of(config, find_here)
 
     def fetch(self, config: EngineConfig) -> CheckpointFiles:
-        """Downloads what is not here of a checkpoint that can fit.
+        """Downloads the missing files of a checkpoint that can fit.
 
         Raises:
-            EngineError: it cannot be had, or does not fit.
+            EngineError: it cannot be downloaded, or does not fit.
         """
 
         def require_fit(folder: Path, size: CheckpointSize) -> None:
-            # Set only now: an invented id must not create a metric series.
+            # Set only here: an invented id must not create a metric series.
             self._metrics.set(families.MODELS_LOADING, 1, model_id=config.model_id)
             require_disk(size, config.models_dir, config.model_id)
-            if not is_adapter(folder):  # its base is asked for next
+            if not is_adapter(folder):  # the next call finds its base
                 self._require(config, CheckpointFiles(folder), size)
 
         try:
@@ -127,8 +127,8 @@ class CheckpointLoader:
 
         Args:
             config: settings.
-            files: where the checkpoint is.
-            make_room: called when it is known that it can fit, before it takes memory; given whether it fits now.
+            files: the checkpoint's folder.
+            make_room: called before the checkpoint takes memory, with a function that says whether it fits now.
 
         Raises:
             EngineError: it cannot be loaded or served, or does not fit.
@@ -138,7 +138,7 @@ class CheckpointLoader:
         try:
             need = self._require(config, files, size_of(files.folder))
             make_room(lambda: need.fits(Memory.free(self._device)))
-            if not need.fits(Memory.free(self._device)):  # it fits the hardware, so memory may become free again
+            if not need.fits(Memory.free(self._device)):  # it fits the hardware, so a later try may find memory
                 raise Loading(f"{config.model_id} finds no room in memory now; try again later")
             started = time.monotonic()
             checkpoint = load_files(config, files)
@@ -151,7 +151,7 @@ class CheckpointLoader:
         return Engine(config, checkpoint, runner, self._metrics, on_fatal=self._on_fatal)
 
     def _require(self, config: EngineConfig, files: CheckpointFiles, size: CheckpointSize) -> Memory:
-        """What a checkpoint takes; raises ModelFailed where it could not have that if all others went."""
+        """Returns the memory that a checkpoint needs; raises ModelFailed if it does not fit alone."""
         need = Memory.needed(config, files, size)
         if not need.fits(self._most):
             need.require(self._most.at_least(Memory.free(self._device)), config.model_id)
@@ -170,7 +170,7 @@ def _files_of(config: EngineConfig, find: Callable[[EngineConfig], Path | None])
 
 
 def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMetrics) -> ModelRunner:
-    """A runner for a loaded checkpoint, as the settings want it, warmed up.
+    """Returns a warmed-up runner for a loaded checkpoint.
 
     Raises:
         ModelFailed: it does not fit the GPU.

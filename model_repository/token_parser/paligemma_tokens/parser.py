@@ -26,7 +26,7 @@ from paligemma_tokens.vocabulary import CODES_PER_MASK, LOCS_PER_BOX
 
 
 def parse_sequence(tokens: Sequence[str], logprobs: Sequence[float], *, target: str = "") -> list[ParsedObject]:
-    """The objects of one sequence, in the order of the answer; any text whatever is accepted.
+    """The objects of one sequence, in the order of the answer; any text is accepted.
 
     Args:
         tokens: the texts of the generated tokens.

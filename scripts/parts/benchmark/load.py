@@ -13,7 +13,9 @@ from parts.segment_inputs import CHANNEL_OPTIONS, segment_inputs
 
 ANSWER_TIMEOUT_S: Final = 300.0
 
-Ask = Callable[[Job], Awaitable[None]]
+LAST_EVENT: Final = "\n\nevent: done\n"
+
+Ask = Callable[[Job], Awaitable[object]]
 
 
 def load_triton(grpc_url: str, jobs: Sequence[Job], *, clients: int) -> list[float]:
@@ -31,20 +33,36 @@ def load_triton(grpc_url: str, jobs: Sequence[Job], *, clients: int) -> list[flo
     return asyncio.run(run())
 
 
-def load_gateway(url: str, jobs: Sequence[Job], *, clients: int) -> list[float]:
-    """Sends each job to `POST /segment`; returns the latencies in seconds."""
+def load_gateway(url: str, jobs: Sequence[Job], *, clients: int, streamed: Sequence[Job] = ()) -> list[float]:
+    """Sends each job to `POST /segment`; returns the latencies in seconds.
+
+    Args:
+        url: the gateway's.
+        jobs: for plain requests.
+        clients: so many at once.
+        streamed: jobs for `POST /segment/stream`, sent at the same time by as many further clients.
+    """
 
     async def run() -> list[float]:
-        limits = httpx2.Limits(max_connections=clients, max_keepalive_connections=clients)
+        limits = httpx2.Limits(max_connections=2 * clients, max_keepalive_connections=2 * clients)
         async with httpx2.AsyncClient(limits=limits, timeout=ANSWER_TIMEOUT_S, trust_env=False) as client:
 
-            async def ask(job: Job) -> None:
+            async def ask(job: Job, path: str = "/segment") -> httpx2.Response:
                 files = {"image_file": ("image.jpg", job.image, "image/jpeg")}
                 data = {"prompt": job.prompt, "max_new_tokens": str(job.max_new_tokens)}
-                response = await client.post(f"{url}/segment", data=data, files=files)
-                response.raise_for_status()
+                request = client.build_request("POST", f"{url}{path}", data=data, files=files)
+                request.read()  # the body as a whole: httpx2 would send each field on its own
+                return (await client.send(request)).raise_for_status()
 
-            return await _closed_loop(ask, jobs, clients)
+            async def ask_for_events(job: Job) -> None:
+                response = await ask(job, "/segment/stream")
+                if LAST_EVENT not in response.text:
+                    raise RuntimeError(f"a stream ended with {response.text[-200:]!r}")
+
+            plain, streams = await asyncio.gather(
+                _closed_loop(ask, jobs, clients), _closed_loop(ask_for_events, streamed, clients)
+            )
+            return plain + streams
 
     return asyncio.run(run())
 

@@ -1,4 +1,4 @@
-"""Each generated token's text as it stands in the answer."""
+"""The text of each generated token, as it appears in the answer."""
 
 import codecs
 import itertools
@@ -13,7 +13,7 @@ _REPLACEMENT: Final = "\ufffd"
 def token_texts(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
     """One text for each token, spaces as spaces; joined, they are the decoded answer.
 
-    A character whose bytes are spread over several tokens belongs to the last of them.
+    A character whose bytes are spread over several tokens is the text of the last one.
     """
     backend = tokenizer.backend_tokenizer
     pieces = [(token_id, _BYTE_PIECE.fullmatch(backend.id_to_token(token_id) or "")) for token_id in token_ids]
@@ -27,7 +27,7 @@ def token_texts(tokenizer: Any, token_ids: Sequence[int]) -> list[str]:
 
 
 def _byte_texts(run: bytes) -> list[str]:
-    """One text for each byte; where the run is not UTF-8, all are replaced, as tokenizers' own decoder does."""
+    """Returns one text per byte. A run that is not UTF-8 is replaced as a whole, as the tokenizers library does."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         texts = [decoder.decode(run[index : index + 1]) for index in range(len(run))]

@@ -3,9 +3,9 @@
     segment:  START -> LOC x 4 -> [space] -> SEG x 16 -> [label] -> ( ` ; ` -> LOC ... | end )
     detect:   START -> LOC x 4 ->                        [label] -> ( ` ; ` -> LOC ... | end )
 
-At START the answer may also end: no such object. The machine is two tables, so that a decode step can apply it on
-the device: which tokens a state allows, and which state follows each token. A well-formed free answer is never
-changed; where a checkpoint would go wrong (17 seg tokens, half a box) the answer stays usable.
+At START the answer may also end: then there is no such object. Two tables hold the machine, so that a decode step can
+apply it on the device: which tokens a state allows, and which state follows each token. An answer that is well-formed
+without the grammar is not changed by it. A malformed one (17 seg tokens, half a box) becomes usable.
 """
 
 import enum
@@ -22,7 +22,7 @@ _ENDS: Final = (TokenClass.SEPARATOR, TokenClass.EOS)
 
 
 class Point(enum.Enum):
-    """A place in the answer."""
+    """A position in an answer."""
 
     FREE = "anything may follow"
     START = "nothing written yet"
@@ -40,7 +40,7 @@ _FREE_STATE: Final[State] = (Task.OTHER, Point.FREE, 0)
 
 
 def successors(state: State) -> dict[TokenClass, State]:
-    """The token classes that a state allows, with the state that follows each."""
+    """Returns the token classes that a state allows, with the state that follows each."""
     task, point, count = state
     first_loc: State = (task, Point.BOX, 1)
     next_object: State = (task, Point.SEPARATED, 0)
@@ -90,7 +90,7 @@ class Grammar:
 
     @classmethod
     def build(cls, vocabulary: Vocabulary, *, enabled: bool) -> Self:
-        """The tables for a vocabulary; with `enabled` false every answer is free."""
+        """Returns the tables for a vocabulary. If `enabled` is false, every state allows every token."""
         starts: dict[Task, State] = {task: (task, Point.START, 0) for task in (Task.SEGMENT, Task.DETECT)}
         if not enabled:
             starts = dict.fromkeys(starts, _FREE_STATE)

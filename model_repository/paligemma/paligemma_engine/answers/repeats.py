@@ -1,4 +1,4 @@
-"""Sees that a model started to repeat an object, as degenerate answers do until they run out of tokens."""
+"""Detects an object that repeats an earlier one. Degenerate answers repeat objects until they run out of tokens."""
 
 from paligemma_engine.answers.vocabulary import CODES_PER_MASK, LOCS_PER_BOX, Task, TokenClass, Vocabulary
 
@@ -8,8 +8,8 @@ _TOKENS_PER_MASKED_OBJECT = LOCS_PER_BOX + CODES_PER_MASK
 class RepeatDetector:
     """Watches the tokens of one sequence.
 
-    A `segment` answer repeats when box and mask are those of an earlier object. In a `detect` answer the same box may
-    rightly carry two labels, so there box and label together decide, which is known at the separator.
+    In a `segment` answer an object is a repeat if its box and mask equal an earlier object's. In a `detect` answer one
+    box may have two labels, so box and label are compared; the label is complete at the separator.
     """
 
     def __init__(self, vocabulary: Vocabulary, task: Task) -> None:
@@ -20,7 +20,7 @@ class RepeatDetector:
         self._seen: set[tuple[int, ...]] = set()
 
     def is_repeat(self, token_id: int) -> bool:
-        """Takes the next token; True where it completes an object that the sequence already holds."""
+        """Takes the next token; returns True if it completes an object that the sequence already has."""
         match self._vocabulary.class_of(token_id):
             case TokenClass.LOC | TokenClass.SEG:
                 self._places.append(token_id)

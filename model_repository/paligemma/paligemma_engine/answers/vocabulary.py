@@ -1,4 +1,4 @@
-"""What is asked for, and which of a checkpoint's tokens mean what in an answer to it."""
+"""The tasks of prompts, and the classes of a checkpoint's tokens in an answer."""
 
 import enum
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _PIECE_SPACE: Final = "\u2581"  # how SentencePiece writes a space
 
 
 class Task(enum.Enum):
-    """What a prompt asks for, as far as the grammar of the answer is concerned."""
+    """The task of a prompt; it decides the grammar of the answer."""
 
     SEGMENT = "segment"
     DETECT = "detect"
@@ -85,10 +85,10 @@ def _class_of_text(text: str) -> TokenClass:
 
 
 def _ids_of(ids: dict[str, int], tokens: list[str]) -> list[int]:
-    """The ids of a family of tokens.
+    """Returns the ids of a family of tokens.
 
-    PaliGemma's processor adds those that a tokenizer lacks, behind all others, where no weights belong to them. So
-    they must lie side by side, as the checkpoints of PaliGemma have them.
+    PaliGemma's processor appends tokens that a tokenizer lacks, and no weights belong to those. In PaliGemma's
+    checkpoints the ids of a family are consecutive, so others are refused.
     """
     missing = [
         token

@@ -11,11 +11,11 @@ class Checkpoint:
     """A loaded checkpoint.
 
     Attributes:
-        model_id: what it was asked for by.
+        model_id: the id that requests name.
         model: PaliGemmaForConditionalGeneration in eval mode, on its device.
         processor: PaliGemmaProcessor.
-        vocabulary: which of its tokens mean what.
-        steering_ids: special tokens that a user's prompt must not hold.
+        vocabulary: the classes of its tokens.
+        steering_ids: special tokens that a prompt must not contain.
         image_token_count: tokens that an image takes in the prompt.
     """
 
@@ -33,5 +33,5 @@ class Checkpoint:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether weights are held in fewer bits than they are computed with."""
+        """Whether weights are stored in fewer bits than the computation's dtype."""
         return bool(getattr(self.model, "is_quantized", False))

@@ -23,7 +23,7 @@ def choose_dtype(name: str, *, capability: tuple[int, int] | None) -> torch.dtyp
 
 
 def require_range(name: str, *, text_model: str) -> None:
-    """Before a checkpoint is loaded; `text_model` is transformers' name of its text model, such as `gemma2`.
+    """Checks a dtype before a load. `text_model` is transformers' name of the text model, such as `gemma2`.
 
     Raises:
         ModelFailed: the text model's numbers exceed the dtype's range; says what to set.
@@ -36,7 +36,7 @@ def require_range(name: str, *, text_model: str) -> None:
 
 
 def dtype_warning(name: str, *, text_model: str, capability: tuple[int, int] | None) -> str | None:
-    """What an operator should know of the choice on an old GPU; None where there is nothing to know."""
+    """Returns a warning about the dtype on an old GPU; None if there is none."""
     if capability is None or _computes_in_bfloat16(capability) or name not in (AUTO, "bfloat16"):
         return None
     this_gpu = f"this GPU (compute capability {capability[0]}.{capability[1]}) has no bfloat16 arithmetic"

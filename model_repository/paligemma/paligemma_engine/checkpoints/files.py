@@ -1,4 +1,4 @@
-"""What the files of a checkpoint say before any weight is read."""
+"""Reads a checkpoint's small files and headers, without its weights."""
 
 import json
 import math
@@ -22,10 +22,10 @@ DEFAULT_TEXT_MODEL: Final = "gemma"  # transformers' own, where a config.json na
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFiles:
-    """Where the files of a checkpoint are.
+    """The folders of a checkpoint's files.
 
     Attributes:
-        folder: of the checkpoint; of the base where there is an adapter.
+        folder: the checkpoint's folder, or its base's if there is an adapter.
         adapter: folder of the adapter, None for none.
     """
 
@@ -38,9 +38,9 @@ class CheckpointSize:
     """Size of a checkpoint.
 
     Attributes:
-        numbers: how many its weights are; at least so many before they are there.
+        numbers: count of its weights; a lower bound before the download.
         weight_bytes: size of their files.
-        download_bytes: what is not in the local cache yet.
+        download_bytes: size of the files that are not in the local cache.
     """
 
     numbers: int
@@ -49,7 +49,7 @@ class CheckpointSize:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter instead of a checkpoint."""
+    """Whether a folder has an adapter instead of a checkpoint."""
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file()
 
 
@@ -71,7 +71,7 @@ def base_of(folder: Path) -> str | None:
 
 
 def check_architecture(name: str, folder: Path) -> None:
-    """Raises ModelFailed where a folder's config.json is missing, broken, or of another architecture."""
+    """Raises ModelFailed if a folder's config.json is missing, broken, or of another architecture."""
     if is_adapter(folder):  # its base is checked
         return
     model_type = read_json(folder / CONFIG).get("model_type")
@@ -85,14 +85,14 @@ def text_model_of(folder: Path) -> str:
 
 
 def missing_weights(folder: Path) -> str | None:
-    """The name of a safetensors file that is not there, None for a folder with all of them."""
+    """Returns the name of a missing safetensors file; None if all are there."""
     if is_adapter(folder):
         return None if (folder / ADAPTER_WEIGHTS).is_file() else ADAPTER_WEIGHTS
     return next((name for name in _weight_files(folder) if not (folder / name).is_file()), None)
 
 
 def _weight_files(folder: Path) -> list[str]:
-    """The names of the files that a checkpoint's weights are read from; others may lie beside them."""
+    """Returns the names of the files with a checkpoint's weights; the folder may have others."""
     index = folder / WEIGHTS_INDEX
     if not index.is_file():
         return [WEIGHTS]
@@ -128,7 +128,7 @@ def _numbers_in(file: Path) -> int:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object in a JSON file, an empty one where it is something else; raises ModelFailed where it is no JSON."""
+    """Returns the object of a JSON file, {} if it has another type; raises ModelFailed if it is not JSON."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,10 +1,9 @@
 """Finds the files of a checkpoint: in a folder under models_dir, in the hub's local cache, or by a download into it.
 
-    folder under MODELS_DIR  ->  local cache  ->  download, with a token where there is one  ->  an error that says why
+    folder under MODELS_DIR  ->  local cache  ->  download, with a token if there is one  ->  an error that says why
 
-What is downloaded is checked against the hub's own digests before anything reads it: the hub's library compares sizes
-only. A mark beside the files stands from before the download until after the check, so that a process that died in
-between leaves nothing behind that the next one would trust.
+Downloads are verified against the hub's digests before they are used: the hub's library compares only sizes. A marker
+file exists from before the download until after the check, so that files of an interrupted download are checked again.
 """
 
 import contextlib
@@ -49,7 +48,7 @@ _LARGEST_NUMBER_BYTES: Final = 4  # float32
 
 
 def find_checkpoint(config: EngineConfig, on_found: OnFound = lambda _folder, _size: None) -> Path:
-    """The folder that holds `config.model_id`, downloaded if need be.
+    """Returns the folder of `config.model_id`; downloads it if needed.
 
     Args:
         config: settings.
@@ -58,8 +57,8 @@ def find_checkpoint(config: EngineConfig, on_found: OnFound = lambda _folder, _s
     Raises:
         ModelNotFound: the hub has no such model or revision.
         ModelGated: the hub wants a token, or a licence to be accepted.
-        ModelFailed: what is there is no PaliGemma checkpoint in safetensors.
-        HubFailed: the hub cannot be reached, or sent something else than it promised.
+        ModelFailed: the files are not a PaliGemma checkpoint in safetensors.
+        HubFailed: the hub cannot be reached, or its files differ from their listed digests.
     """
     if (folder := find_here(config)) is not None:
         return folder
@@ -68,7 +67,7 @@ def find_checkpoint(config: EngineConfig, on_found: OnFound = lambda _folder, _s
 
 
 def find_here(config: EngineConfig) -> Path | None:
-    """The folder that holds `config.model_id`; None where it must be downloaded first.
+    """Returns the folder of `config.model_id`; None if it must be downloaded first.
 
     Raises:
         ModelNotFound: there is no such folder, and this is no hub id.
@@ -96,16 +95,16 @@ def download(
     token: str | None,
     on_found: OnFound = lambda _folder, _size: None,
 ) -> Path:
-    """Fetches what is missing or newer on the hub, and checks it.
+    """Downloads the files that are missing, or newer on the hub, and verifies them.
 
-    Files that an earlier attempt completed are kept; within a file, a cut connection goes on where it stopped.
+    Complete files of an earlier attempt are kept; after a broken connection a file is resumed.
 
     Args:
         wanted: which checkpoint.
         models_dir: holds the cache.
         token: None for the hub's own token file, and without one for a public download.
-        on_found: called before the weights come, with the folder of config.json and with what the hub says of their
-            size; what it raises ends the download.
+        on_found: called before the weights are downloaded, with the folder of config.json and the weights' size from
+            the hub; an exception of it ends the download.
 
     Returns:
         The folder of the files.
@@ -145,7 +144,7 @@ def download(
 
 
 def _download_config(source: dict[str, Any]) -> Path:
-    """The folder with the file that says what a repository holds."""
+    """Downloads config.json (or the adapter's) and returns its folder."""
     for name in (CONFIG, ADAPTER_CONFIG):
         with contextlib.suppress(RemoteEntryNotFoundError):
             return Path(hf_hub_download(filename=name, **source)).parent
@@ -153,7 +152,7 @@ def _download_config(source: dict[str, Any]) -> Path:
 
 
 def _size_on_hub(source: dict[str, Any]) -> CheckpointSize:
-    """As the hub lists it; nothing where it does not say: if it cannot be reached, the download tells why."""
+    """Returns the sizes that the hub lists; zeros if it lists none. The download reports a hub that is not reached."""
     name, cache = source["repo_id"], source["cache_dir"]
     try:
         info = HfApi().model_info(name, revision=source["revision"], token=source["token"], files_metadata=True)
@@ -172,7 +171,7 @@ def _size_on_hub(source: dict[str, Any]) -> CheckpointSize:
 
 
 def _cached(wanted: ModelId, cache: Path) -> Path | None:
-    """The snapshot in the cache, where it is complete and nobody has to check it any more."""
+    """Returns the cached snapshot if it is complete and verified."""
     for name in (CONFIG, ADAPTER_CONFIG):
         path = try_to_load_from_cache(wanted.name, name, cache_dir=cache, revision=wanted.revision)
         if isinstance(path, str) and not _mark(wanted, cache).exists() and missing_weights(Path(path).parent) is None:
@@ -185,15 +184,15 @@ def _mark(wanted: ModelId, cache: Path) -> Path:
 
 
 def _blobs(mark: Path) -> set[str]:
-    """Names of the files that a repository's folder of the cache held before we downloaded anything into it."""
-    if mark.exists():  # by an attempt that is running or has failed
+    """Returns the names of the files that were in a repository's cache folder before our download."""
+    if mark.exists():  # written by an attempt that is running or has failed
         return set(mark.read_text().split())
     folder = mark.with_name("blobs")
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def _is_on_hub(name: str, wanted: ModelId, cache: Path) -> bool:
-    """Whether the hub lists a file, or cannot be asked: a download that does not reach it returns what is there."""
+    """Whether the hub lists a file, or cannot be asked: an offline download returns the cached files."""
     try:
         listed = get_cached_repo_tree(wanted.name, revision=wanted.revision, cache_dir=cache)
     except CachedRepoTreeNotFoundError:
@@ -202,12 +201,12 @@ def _is_on_hub(name: str, wanted: ModelId, cache: Path) -> bool:
 
 
 def _check_digests(wanted: ModelId, folder: Path, earlier: set[str]) -> None:
-    """Compares the files with what the cache has them named for, and removes the damaged ones that we downloaded.
+    """Compares the files with the digests in their cache names; removes damaged ones that we downloaded.
 
     Args:
         wanted: which checkpoint.
         folder: of its files.
-        earlier: names of the blobs that somebody else put there; the cache may be the host's own.
+        earlier: names of the blobs that existed before; the cache may be shared with other programs.
 
     Raises:
         HubFailed: some are damaged.
@@ -226,7 +225,7 @@ def _check_digests(wanted: ModelId, folder: Path, earlier: set[str]) -> None:
 
 
 def _is_intact(path: Path) -> bool:
-    """Compares a file with the name of the blob it links to; where the cache has no links there is none."""
+    """Compares a file's digest with the name of the blob that it links to; True if the cache has no links."""
     expected = path.readlink().name if path.is_symlink() else ""
     if len(expected) == _SHA256_DIGITS:
         digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""What the hub's errors mean for whoever asked for a checkpoint."""
+"""Translates the hub's errors into ours."""
 
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -22,7 +22,7 @@ _REFUSED: Final = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 def explain(wanted: ModelId, error: Exception) -> EngineError:
-    """Our error for one that a download raised; the hub's library wraps some in others."""
+    """Returns our error for an exception of a download; the hub's library wraps some in others."""
     if isinstance(error, EngineError):
         return error
     for cause in _chain(error):
@@ -62,5 +62,5 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _brief(error: BaseException) -> str:
-    """The first line, without what follows a `?`: addresses of downloads are signed."""
+    """The first line, without the text after a `?`: download URLs are signed."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].split("?")[0]

@@ -26,10 +26,10 @@ _one_load_at_a_time: Final = threading.Lock()
 
 
 def load_files(config: EngineConfig, files: CheckpointFiles) -> Checkpoint:
-    """Loads a checkpoint, and merges its adapter where there is one.
+    """Loads a checkpoint, and merges its adapter if it has one.
 
-    Only safetensors are read, and no code that a checkpoint may carry is ever run. Safe to call from any thread;
-    loads take turns.
+    Only safetensors are read, and no code of a checkpoint is run. Safe to call from any thread; loads run one at a
+    time.
 
     Raises:
         ModelFailed: they cannot be read or served.
@@ -47,7 +47,7 @@ def load_files(config: EngineConfig, files: CheckpointFiles) -> Checkpoint:
 
 
 def _load_model(config: EngineConfig, folder: Path, adapter: Path | None) -> Any:
-    """The model on its device, the adapter merged; where it is quantised, their sum is, not the base alone."""
+    """Returns the model on its device, with the adapter merged; quantisation comes after the merge."""
     _check_dtype(config, folder)
     quantized = quantization.arguments(config, folder, dtype=torch_dtype(config))
     if adapter is None:
@@ -99,7 +99,7 @@ def _capability(config: EngineConfig) -> tuple[int, int] | None:
 
 
 def to_checkpoint(model_id: str, model: Any, processor: Any) -> Checkpoint:
-    """A model that is in memory, on its device, made ready for a runner.
+    """Returns a checkpoint for a runner from a model on its device.
 
     Raises:
         ModelFailed: its tokenizer lacks loc or seg tokens.

@@ -1,4 +1,4 @@
-"""LoRA adapters: merged by PEFT into their base when it is loaded, so that they cost nothing afterwards."""
+"""LoRA adapters: PEFT merges them into their base at load time, so they cost nothing at run time."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from paligemma_engine.checkpoints.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, 
 from paligemma_engine.errors import ModelFailed
 
 _PREFIX: Final = "base_model.model."  # PEFT's two wrappers
-_BASE_LAYER: Final = ".base_layer"  # an embedding or a head that is adapted is saved whole, too
+_BASE_LAYER: Final = ".base_layer"  # an adapted embedding or head is saved whole, too
 _FACTOR: Final = re.compile(r"(?P<module>.+)\.lora_(A|B|embedding_A|embedding_B|magnitude_vector)(\.weight|\.bias)?")
 # Names before transformers 5, and their new names.
 _RENAMED: Final = (
@@ -33,7 +33,7 @@ _UNSUPPORTED: Final = (
     "use_qalora",
     "velora_config",
 )
-# Each leaves the base as it is; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA subtract something from it before the training.
+# These leave the base unchanged; PiSSA, OLoRA, CorDA, LoftQ and LoRA-GA change it before the training.
 _INITIALISATIONS: Final = (True, False, "eva", "gaussian", "orthogonal")
 
 
@@ -48,7 +48,7 @@ def merge(model: Any, folder: Path) -> Any:
         The merged model, of the same class.
 
     Raises:
-        ModelFailed: it is of another kind, or does not fit the model; nothing of it is left out silently.
+        ModelFailed: its kind is not supported, or it does not fit the model; no part of it is ignored silently.
     """
     settings = read_json(folder / ADAPTER_CONFIG)
     _require_supported(settings)
@@ -77,12 +77,12 @@ def _require_supported(settings: dict[str, Any]) -> None:
 def _read(folder: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(folder / ADAPTER_WEIGHTS)
-    except Exception as error:  # safetensors' own, which are of many kinds
+    except Exception as error:  # safetensors raises many kinds of errors
         raise ModelFailed(f"{ADAPTER_WEIGHTS} cannot be read ({_brief(error)})") from error
 
 
 def _require_modules(model: Any, names: set[str]) -> None:
-    """Refuses what names no module of the base, or one whose weight another module shares."""
+    """Raises ModelFailed for a name that is no module of the base, or a module whose weight is shared."""
     modules = dict(model.named_modules())
     if unknown := sorted(names - modules.keys()):
         raise ModelFailed(f"the adapter's {unknown[0]} is nothing in its base; was it trained on another model?")
@@ -97,7 +97,7 @@ def _require_modules(model: Any, names: set[str]) -> None:
 
 
 def _merged(model: Any, settings: dict[str, Any], weights: dict[str, torch.Tensor]) -> Any:
-    import peft  # noqa: PLC0415 - slow to import, and few need it
+    import peft  # noqa: PLC0415 - slow to import, and rarely needed
 
     config = peft.LoraConfig.from_peft_type(**settings)
     config.inference_mode = True
@@ -120,7 +120,7 @@ def _merged(model: Any, settings: dict[str, Any], weights: dict[str, torch.Tenso
 
 
 def _module_of(key: str) -> str:
-    """The module that a tensor belongs to; a tensor that is no factor replaces one of a module saved whole."""
+    """Returns the module of a tensor; a tensor that is not a LoRA factor belongs to a module saved whole."""
     found = _FACTOR.fullmatch(key)
     return found["module"] if found is not None else key.rpartition(".")[0].removesuffix(_BASE_LAYER)
 

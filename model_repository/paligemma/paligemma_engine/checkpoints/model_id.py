@@ -1,4 +1,4 @@
-"""The names that checkpoints are asked for by."""
+"""Names of checkpoints."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Final, Self
 
 from paligemma_engine.errors import ModelNotAllowed
 
-_MAIN: Final = "main"  # the branch that a hub id without a revision means
+_MAIN: Final = "main"  # the branch of a hub id without a revision
 
 # One name, or an organization's and a name, each without a leading dot; a branch, tag or commit may follow.
 _PART: Final = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}"
@@ -30,7 +30,7 @@ class ModelId:
         """Reads `org/name`, `org/name@revision` or `name`; `org/name@main` is `org/name`.
 
         Raises:
-            ModelNotAllowed: anything else; in particular nothing that leads out of a folder.
+            ModelNotAllowed: any other form, for example a path that leaves the folder.
         """
         found = _FORM.fullmatch(text)
         if found is None or ".." in text:
@@ -45,7 +45,7 @@ class ModelId:
 
 
 def canonical(model_id: str) -> str:
-    """The one name of a model: `org/name` for `org/name@main`; what is no id, such as a path, stays as it is."""
+    """Returns the canonical name: `org/name` for `org/name@main`. A name that is not an id is unchanged."""
     try:
         return str(ModelId.parse(model_id))
     except ModelNotAllowed:

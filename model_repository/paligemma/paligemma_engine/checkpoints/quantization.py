@@ -1,4 +1,4 @@
-"""Weights in 8 or 4 bits, by bitsandbytes: for checkpoints that would not fit the GPU's memory otherwise."""
+"""Weights in 8 or 4 bits by bitsandbytes, for checkpoints that do not fit the GPU's memory otherwise."""
 
 import importlib.util
 import logging
@@ -19,10 +19,10 @@ _KEPT: Final = ["lm_head", "model.vision_tower", "model.multi_modal_projector"]
 
 
 def arguments(config: EngineConfig, folder: Path, *, dtype: torch.dtype) -> dict[str, Any]:
-    """What `from_pretrained` must be told besides to load a checkpoint quantised; nothing for one as it is.
+    """Returns further arguments of `from_pretrained` for a quantised load; none for an ordinary one.
 
     8 bits are LLM.int8 (https://arxiv.org/abs/2208.07339), 4 bits are NF4 (https://arxiv.org/abs/2305.14314). A
-    checkpoint that is quantised already stays as it is.
+    checkpoint that is already quantised is loaded unchanged.
 
     Args:
         config: settings.

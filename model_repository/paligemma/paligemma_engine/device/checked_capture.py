@@ -1,4 +1,4 @@
-"""A step's graph is held against the step itself before a request depends on it."""
+"""Compares a step's graph with the step itself before requests depend on it."""
 
 import logging
 from collections.abc import Callable
@@ -23,22 +23,22 @@ class RehearsedStep(Protocol[Output_co]):
     """A prefill, a decode step, or the vision tower."""
 
     def __call__(self) -> Output_co:
-        """Runs it on the inputs that are there."""
+        """Runs the step on its present inputs."""
 
     def rehearse(self, number: int) -> None:
-        """Puts made-up inputs there: for each number, from 0, other ones, and for the same number the same ones."""
+        """Sets made-up inputs; each number, from 0, gives other inputs, always the same ones."""
 
 
 def capture_checked(step: RehearsedStep[Output], capture: CapturesSteps, *, strict: bool) -> Callable[[], Output]:
-    """The step's graph, or the step itself where its graph cannot be had or answers differently.
+    """Returns the step's graph, or the step itself if the capture fails or the graph's results differ.
 
     Args:
-        step: what is captured, and run without a graph to compare.
+        step: the step to capture; also run without a graph for comparison.
         capture: makes the graph.
         strict: whether a step without a graph is an error.
 
     Raises:
-        ModelFailed: the graph is not usable, where that is an error; says what to set.
+        ModelFailed: `strict`, and the graph cannot be used; says what to set.
     """
     try:
         step.rehearse(0)
@@ -51,7 +51,7 @@ def capture_checked(step: RehearsedStep[Output], capture: CapturesSteps, *, stri
         problem = "its CUDA graph answered differently"
     except torch.OutOfMemoryError:  # not the graph's fault; the caller says what to set
         raise
-    except RuntimeError as error:  # the type of torch's errors; a lost GPU fails at the next call, too
+    except RuntimeError as error:  # torch's error type; if the GPU is lost, the next call fails, too
         problem = f"its CUDA graph failed ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     if strict:
         raise ModelFailed(f"a step cannot be captured: {problem}; set CUDA_GRAPHS=auto or off")

@@ -1,7 +1,6 @@
 """torch.compile, for a whole step or one layer at a time.
 
-What is made of the first layer serves all others of its kind, so that the time to compile does not grow with the depth
-of the model: https://docs.pytorch.org/tutorials/recipes/regional_compilation.html
+The code compiled for the first layer serves all layers of its kind, so that compile time does not grow with depth: https://docs.pytorch.org/tutorials/recipes/regional_compilation.html
 """
 
 import locale
@@ -20,17 +19,17 @@ Output = TypeVar("Output")
 
 
 def prepare_compiler() -> None:
-    """Settings of the process; to be made before anything is compiled."""
+    """Sets process-wide options; call it before any compilation."""
     # Triton's stub starts Python without a locale, whatever the environment says. The compiler would then read its own
     # sources, which are UTF-8, as ASCII.
     locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
 
 
 def unlimited() -> AbstractContextManager[object]:
-    """To be held by a thread that calls something for the first time, and so compiles it; it is a thread's setting.
+    """Lifts the compiler's limit for the calling thread, around calls that compile.
 
-    Every shape and every checkpoint ever loaded counts as another version of the same function, and of these the
-    compiler makes 8 by default.
+    Each shape and each loaded checkpoint counts as another version of the same function; by default the compiler makes
+    at most 8.
     """
     patch: AbstractContextManager[object] = torch._dynamo.config.patch(
         recompile_limit=_NO_LIMIT, accumulated_recompile_limit=_NO_LIMIT
@@ -44,9 +43,9 @@ def compile_step(step: Callable[[], Output]) -> Callable[[], Output]:
 
 
 class _OneLayerCache:
-    """One layer's part of a cache, given to that layer alone.
+    """One layer's part of a cache, for that layer only.
 
-    Transformers' attention asks for its part by number, and the compiler would make a function for each number.
+    Transformers' attention passes its layer number, and the compiler would make a function for each number.
     """
 
     def __init__(self, layer_cache: Any) -> None:
@@ -57,7 +56,7 @@ class _OneLayerCache:
 
 
 def compile_layers(model: Any, greedy_head: nn.Module) -> None:
-    """Makes the model's own layers run compiled, whoever calls them, and the greedy_head."""
+    """Compiles the model's layers in place, and the greedy head."""
     for layer in model.model.vision_tower.encoder.layers:
         layer.compile(**_OPTIONS)
     for number, layer in enumerate(model.model.language_model.layers):

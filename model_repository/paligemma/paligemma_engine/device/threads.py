@@ -10,7 +10,7 @@ import torch
 
 OMP_NUM_THREADS: Final = "OMP_NUM_THREADS"
 
-WORTHWHILE: Final = 0.9  # of the time with half the cores; a smaller gain does not justify twice the CPU time
+WORTHWHILE: Final = 0.9  # share of the time with half the cores; a smaller gain does not justify twice the CPU time
 TRIAL_S: Final = 0.3  # for each number of threads
 MIN_TRIALS: Final = 3
 

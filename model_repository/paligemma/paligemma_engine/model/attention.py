@@ -1,6 +1,6 @@
 """Attention for the text model: grouped queries without copying keys and values, with Gemma 2's softcap.
 
-Two functions that answer the same: `grouped` runs anywhere; `fused` never writes the scores out, but only where
+Two functions with the same result: `grouped` runs anywhere; `fused` does not store the scores, provided that
 torch.compile makes one kernel of it.
 """
 
@@ -22,9 +22,9 @@ _KEY_BLOCK: Final = 128
 
 
 def use_attention(language_model: Any, name: str, tiles: FusedTiles | None = None) -> None:
-    """Makes transformers' text model use one of the two; `tiles` are the fused one's, None: PyTorch's own.
+    """Makes transformers' text model use one of the two. `tiles` belong to the fused one; None for PyTorch's own.
 
-    A mask function belongs to each: without one, transformers passes the mask None, silently.
+    Each needs a mask function: without one, transformers silently passes None as the mask.
     """
     function: Callable[..., Any] = grouped_attention if name == GROUPED_ATTENTION else fused_attention
     if tiles is not None:
@@ -37,7 +37,7 @@ def use_attention(language_model: Any, name: str, tiles: FusedTiles | None = Non
 
 @cache
 def _fused_with(tiles: FusedTiles) -> Callable[..., Any]:
-    """The same function for the same tiles: the compiler would take another one for a reason to compile anew."""
+    """Returns the same function object for the same tiles: a new object would make the compiler compile again."""
     return partial(fused_attention, tiles=tiles)
 
 
@@ -91,7 +91,7 @@ def fused_attention(
     tiles: FusedTiles | None = None,
     **_unused: Any,
 ) -> tuple[torch.Tensor, None]:
-    """As `grouped_attention`, with an attention_mask [B, 1, 1, L], the same for all queries, in `tiles` on a GPU."""
+    """Like `grouped_attention`, with an attention_mask [B, 1, 1, L] for all queries, in `tiles` on a GPU."""
 
     def softcapped_and_masked(
         score: torch.Tensor, row: torch.Tensor, _head: torch.Tensor, _query: torch.Tensor, position: torch.Tensor
@@ -131,6 +131,6 @@ def _all_blocks(length: int, device: torch.device) -> BlockMask:
 
 
 def additive_mask(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """What is added to scores [B, ..., L] for bool[B, L], the same for all heads and queries: [B, 1, 1, L]."""
+    """Returns [B, 1, 1, L], to be added to scores, from bool[B, L]: the same for all heads and queries."""
     zero = torch.zeros((), dtype=dtype, device=visible.device)
     return torch.where(visible, zero, torch.finfo(dtype).min)[:, None, None, :]

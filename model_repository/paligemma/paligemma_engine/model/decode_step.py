@@ -13,12 +13,12 @@ from paligemma_engine.model.kv_cache import DecodeView, SlotCache
 
 @dataclass(frozen=True, slots=True)
 class SlotState:
-    """What changes from step to step, on the device, one entry for each slot.
+    """The state that decode steps change, on the device, one entry for each slot.
 
     Attributes:
         token_ids: int64[slots], the newest token, not yet in the cache.
         positions: int64[slots], where that token goes in the slot's row, from 0.
-        grammar_states: int64[slots], what may follow that token.
+        grammar_states: int64[slots], the grammar's state after that token.
     """
 
     token_ids: torch.Tensor
@@ -37,7 +37,7 @@ class SlotState:
     def set(
         self, slot: torch.Tensor, *, token_ids: torch.Tensor, positions: torch.Tensor, grammar_states: torch.Tensor
     ) -> None:
-        """Puts a prefilled sequence into a slot; all are int64[1]."""
+        """Puts a prefilled sequence into a slot; all arguments are int64[1]."""
         self.token_ids.index_copy_(0, slot, token_ids)
         self.positions.index_copy_(0, slot, positions)
         self.grammar_states.index_copy_(0, slot, grammar_states)
@@ -62,7 +62,7 @@ class DecodeStep(nn.Module):
         self.register_buffer("key_positions", torch.arange(length, device=state.positions.device)[None])
 
     def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """int64[rows] tokens and float32[rows] log-probabilities; moves the slots' state on by one token."""
+        """Returns int64[rows] tokens and float32[rows] log-probabilities; advances the slots' state by one token."""
         positions = self.state.positions[:, None]
         hidden = self.language_model(
             input_ids=self.state.token_ids[:, None],
@@ -80,7 +80,7 @@ class DecodeStep(nn.Module):
     def rehearse(self, number: int) -> None:
         """Puts made-up tokens and positions into all rows, so that runs can be compared; no slot may be occupied.
 
-        Each number, from 0, stands for other ones.
+        Each number, from 0, gives other inputs.
         """
         rows = len(self.state.positions)
         row = torch.arange(rows, device=self.state.positions.device)

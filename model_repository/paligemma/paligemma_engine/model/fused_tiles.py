@@ -1,9 +1,9 @@
-"""How the fused attention kernel is cut for a GPU's shared memory.
+"""Tile sizes of the fused attention kernel for a GPU's shared memory.
 
-A block of the kernel keeps a tile of queries, and for each stage of its pipeline that is under way a tile of keys and
-one of values. PyTorch's own tiles suit an A100; compute capability 8.6, 8.9 and 12.0 (A10, L4, L40S, RTX) have less.
+A block of the kernel keeps a tile of queries, and a tile of keys and one of values for each running stage of its
+pipeline. PyTorch's own tiles suit an A100; compute capability 8.6, 8.9 and 12.0 (A10, L4, L40S, RTX) have less.
 
-The tiles here have been computed, not measured: no such GPU was at hand.
+The tiles here are computed, not measured on such a GPU.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from torch.nn.attention.flex_attention import FlexKernelOptions
 # PyTorch 2.13's own for compute capability 8.x (template_heuristics/triton.py): 32 queries, 64 keys, 3 stages, 256
 # bfloat16 numbers each. An A100 has 163 KiB, an H100 227.
 OWN_TILES_BYTES: Final = 144 * 1024
-# Of GPUs with less than compute capability 8.6 has, none computes in bfloat16; the kernel was never tried there.
+# GPUs with less shared memory than compute capability 8.6 have no bfloat16; the kernel was not tried there.
 LEAST_BYTES: Final = 99 * 1024
-_RESERVE_BYTES: Final = 4 * 1024  # what reductions between the warps of a block take, generously
+_RESERVE_BYTES: Final = 4 * 1024  # upper bound for reductions between the warps of a block
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +58,15 @@ class FusedTiles:
 
 
 def own_tiles_fit(shared_memory_bytes: int) -> bool:
-    """Whether PyTorch's choice can be left to it where a block may have so much shared memory."""
+    """Whether PyTorch's own tiles fit this much shared memory per block."""
     return shared_memory_bytes >= OWN_TILES_BYTES
 
 
 def tiles_within(shared_memory_bytes: int, *, head_dim: int, itemsize: int) -> FusedTiles | None:
-    """The tiles for a GPU that PyTorch's own do not fit; None where none do.
+    """Returns tiles for a GPU where PyTorch's own do not fit; None if none fit.
 
     Args:
-        shared_memory_bytes: what a block may have at most.
+        shared_memory_bytes: the most that a block may have.
         head_dim: numbers in a query, key or value.
         itemsize: bytes of a number.
     """

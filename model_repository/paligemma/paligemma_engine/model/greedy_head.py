@@ -1,4 +1,4 @@
-"""From the text model's last hidden state to the next token."""
+"""Chooses the next token from the text model's last hidden state."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from paligemma_engine.answers.grammar import Grammar
 
 
 class GreedyHead(nn.Module):
-    """The model's head, and the choice of the next token: greedy, within the grammar."""
+    """The model's output head, and greedy choice of the next token within the grammar."""
 
     allowed: torch.Tensor
     next_state: torch.Tensor
@@ -43,9 +43,9 @@ class GreedyHead(nn.Module):
         """float32[B, V], with Gemma 2's softcap where the model has one.
 
         The softcap is taken in float32. transformers takes it in the model's dtype: in bfloat16, where logits between
-        16 and 32 are multiples of 1/8, it brings neighbours together, and argmax takes the first of them. In float32
-        they stay apart, and answers are closer to those of the float32 model. A float32 model answers the same either
-        way.
+        16 and 32 are multiples of 1/8, different logits become equal, and argmax takes the first. In float32
+        they stay different, and answers are closer to those of the float32 model. For a float32 model there is no
+        difference.
         """
         logits: torch.Tensor = self.lm_head(hidden).float()
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap

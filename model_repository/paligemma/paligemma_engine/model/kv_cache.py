@@ -1,4 +1,4 @@
-"""The KV cache of all slots, and the two views of it that transformers' model is given.
+"""The KV cache of all slots, and the two views of it for transformers' model.
 
 A slot is a row of the cache. A prefill writes the prompt's keys and values into one row; a decode step writes one
 position of every row and reads all rows:
@@ -7,8 +7,8 @@ position of every row and reads all rows:
     slot 1   k k k . . . . . .
     slot 2   k k k k k . . . .      decode view: [row, :, position[row]] <- one key a row; all rows are seen to `length`
 
-What a released slot leaves behind is masked: a sequence sees the positions that it has written itself. A mask does not
-hide a value that is not finite, though: its weight of 0 times NaN is NaN. So a row is cleared before each prefill.
+Values of a slot's earlier sequence are masked: a sequence sees only positions that it has written itself. But a mask
+does not hide a value that is not finite, since 0 times NaN is NaN. So a row is cleared before each prefill.
 """
 
 from dataclasses import dataclass
@@ -39,16 +39,16 @@ class SlotCache:
 
     @property
     def slots(self) -> int:
-        """How many rows the cache has."""
+        """Number of rows."""
         return self.keys[0].shape[0]
 
     @property
     def max_length(self) -> int:
-        """How many positions a row has."""
+        """Number of positions of a row."""
         return self.keys[0].shape[2]
 
     def clear(self, slot: int) -> None:
-        """Makes a row all zeros, in place."""
+        """Sets a row to zero, in place."""
         torch._foreach_zero_([layer[slot] for layer in (*self.keys, *self.values)])
 
 
@@ -63,7 +63,7 @@ class _LayerView(CacheLayerMixin):  # type: ignore[misc]  # transformers' classe
         """Nothing to do: the memory is there."""
 
     def get_seq_length(self) -> int:
-        """Positions are always passed explicitly, so nobody needs to count from here."""
+        """Not used: positions are always passed explicitly."""
         return 0
 
     def get_max_length(self) -> int:
@@ -116,8 +116,7 @@ class PrefillView(Cache):  # type: ignore[misc]
 class DecodeView(Cache):  # type: ignore[misc]
     """Writes one position of each of the first rows, and reads the first `length` positions of each.
 
-    A slot that nobody uses may stand beyond `length`: its write still falls into its own row, and what it reads does
-    not matter.
+    A free slot's position may be beyond `length`: it still writes to its own row, and its output is not used.
     """
 
     def __init__(self, cache: SlotCache, *, positions: torch.Tensor, length: int) -> None:

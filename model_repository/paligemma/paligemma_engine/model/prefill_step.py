@@ -1,4 +1,4 @@
-"""A prompt into a slot: padded on the right to a fixed length, no host sync, so that a CUDA graph can hold it."""
+"""The prefill of one slot. Prompts are padded on the right to a fixed length; no host sync, so graphs can hold it."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,14 +15,14 @@ from paligemma_engine.model.transfers import Upload
 
 @dataclass(frozen=True, slots=True)
 class PrefillInputs:
-    """What differs from prompt to prompt, on the device.
+    """The inputs that differ between prompts, on the device.
 
     Attributes:
-        features: [1, image tokens, hidden], what the vision tower made of the picture.
-        text_ids: int64[1, most tokens after the image's], of which the first ones count.
-        length: int64[1], image tokens and text tokens that count.
-        slot: int64[1], where the sequence goes.
-        grammar_state: int64[1], the state that its answer starts in.
+        features: [1, image tokens, hidden], the vision tower's output.
+        text_ids: int64[1, most text tokens]; those beyond `length` are padding.
+        length: int64[1], image tokens and text tokens without padding.
+        slot: int64[1], the sequence's slot.
+        grammar_state: int64[1], the first state of its answer.
         upload_text: fills `text_ids`.
     """
 
@@ -35,7 +35,7 @@ class PrefillInputs:
 
     @classmethod
     def allocate(cls, model: Any, *, image_tokens: int, max_text_tokens: int) -> Self:
-        """Room for the longest prompt."""
+        """Allocates the inputs for the longest prompt."""
         weights, hidden_size = model.lm_head.weight, model.config.get_text_config().hidden_size
         text_ids = torch.zeros(1, max_text_tokens, dtype=torch.long, device=weights.device)
         length, slot, grammar_state = (torch.zeros(1, dtype=torch.long, device=weights.device) for _ in range(3))
@@ -49,7 +49,7 @@ class PrefillInputs:
         )
 
     def fill(self, *, features: torch.Tensor, text_ids: list[int], slot: int, grammar_state: int) -> None:
-        """Puts the next prompt in; the device may still be running the one before."""
+        """Copies the next prompt in; the device may still be running the previous one."""
         self.features.copy_(features)
         self.upload_text(torch.tensor(text_ids))
         self.length.fill_(features.shape[1] + len(text_ids))
@@ -58,10 +58,10 @@ class PrefillInputs:
 
 
 class PrefillStep(nn.Module):
-    """The prompt in `inputs`, which has at most `length` tokens, through the text model; all of it sees all of it.
+    """Runs the prompt in `inputs`, of at most `length` tokens; each token attends to all of them.
 
-    What lies beyond the prompt is masked, and its keys and values, which land in the slot, too, are overwritten by
-    decode steps before these see them.
+    Padding is masked. Its keys and values are written to the slot, too; decode steps overwrite them before they read
+    them.
     """
 
     positions: torch.Tensor
@@ -86,7 +86,7 @@ class PrefillStep(nn.Module):
         self.view = PrefillView(cache, slot=inputs.slot, positions=self.positions[0])
 
     def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """int64[1] first token and float32[1] log-probability; puts the sequence into its slot."""
+        """Returns int64[1] first token and float32[1] log-probability; puts the sequence into its slot."""
         inputs = self.inputs
         text = self.embedding(inputs.text_ids[:, : self.text_length])
         hidden = self.language_model(
@@ -104,7 +104,7 @@ class PrefillStep(nn.Module):
     def rehearse(self, number: int) -> None:
         """Puts a made-up prompt in, with some padding, so that runs can be compared; slot 0 may not be occupied.
 
-        Each number, from 0, stands for another one.
+        Each number, from 0, gives another prompt.
         """
         inputs, longest = self.inputs, self.positions.shape[1]
         inputs.features.copy_(torch.linspace(-1, 1 + number, inputs.features.numel()).view_as(inputs.features))
@@ -114,6 +114,6 @@ class PrefillStep(nn.Module):
         inputs.grammar_state.zero_()
 
     def _masks(self) -> Any:
-        """Additive masks; a window does not narrow the prefix, so that both types of layer have the same."""
+        """Additive masks; a sliding window does not apply to the prefix, so both types of layer have the same."""
         mask = additive_mask(self.positions < self.inputs.length, self.inputs.features.dtype)
         return {"full_attention": mask, "sliding_attention": mask} if self.has_window else mask

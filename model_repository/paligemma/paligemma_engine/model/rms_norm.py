@@ -1,6 +1,6 @@
-"""Gemma's RMSNorm with few kernels: `1 + weight` is made ready once, and PyTorch's own function does the rest.
+"""Gemma's RMSNorm with few kernels: `1 + weight` is computed once, and PyTorch's own function does the rest.
 
-Written out as transformers has it, a norm is about ten kernels, and the text model of the 3B calls 105 norms a step.
+In transformers a norm is about ten kernels, and the 3B's text model calls 105 norms in a step.
 """
 
 from typing import Any
@@ -23,13 +23,13 @@ class ReadyRmsNorm(nn.Module):
         self.register_buffer("scale", 1.0 + norm.weight.detach().float())
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """[..., hidden], in the dtype that it comes in."""
+        """Returns [..., hidden] in the input's dtype."""
         normed = nn.functional.rms_norm(hidden_states.float(), self.scale.shape, self.scale, self.eps)
         return normed.type_as(hidden_states)
 
 
 def ready_norms(language_model: nn.Module) -> None:
-    """Puts a ready norm in the place of each of Gemma's, once; other norms stay."""
+    """Replaces each of Gemma's norms by a ready one, once; keeps other norms."""
     for module in list(language_model.modules()):
         for name, child in module.named_children():
             if isinstance(child, (GemmaRMSNorm, Gemma2RMSNorm)):

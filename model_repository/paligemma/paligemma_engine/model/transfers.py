@@ -1,6 +1,6 @@
 """Copies between host and device: inputs to the device, chosen tokens back.
 
-On a GPU neither waits for what the device is still running: copies go through pinned buffers, which are used by turns.
+On a GPU neither waits for running work: copies go through pinned buffers, used in turn.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ class RunningStep:
     """A prefill or decode step that was started.
 
     Attributes:
-        row_of: by slot, the row of the outputs that is of interest.
+        row_of: the row of the outputs for each slot.
         token_ids: int64[rows], on the host.
         logprobs: float32[rows], on the host.
         arrived: set when both copies have finished; None if they already have.
@@ -29,7 +29,7 @@ class RunningStep:
     arrived: torch.cuda.Event | None = None
 
     def read(self) -> dict[int, PickedToken]:
-        """The token of each slot; waits for the step to end."""
+        """Returns the token of each slot; waits for the step to end."""
         if self.arrived is not None:
             self.arrived.synchronize()
         token_ids, logprobs = self.token_ids.tolist(), self.logprobs.tolist()
@@ -38,7 +38,7 @@ class RunningStep:
 
 @dataclass(frozen=True, slots=True)
 class _IncomingBuffer:
-    """Where the copy of a step's outputs goes; pinned, since only then the host need not wait for it."""
+    """The target of a copy of a step's outputs; pinned, so that the host does not wait for the copy."""
 
     token_ids: torch.Tensor
     logprobs: torch.Tensor
@@ -62,7 +62,7 @@ class ReadBack:
         self._buffers = [_IncomingBuffer.allocate(slots) for _ in range(count)]
 
     def start(self, row_of: Mapping[int, int], token_ids: torch.Tensor, logprobs: torch.Tensor) -> RunningStep:
-        """A step's outputs int64[rows] and float32[rows], which the next step on a GPU may overwrite, on their way."""
+        """Starts to copy a step's outputs, int64[rows] and float32[rows]; the next step on a GPU may overwrite them."""
         if not self._buffers:
             return RunningStep(row_of, token_ids, logprobs)
         buffer = self._buffers.pop(0)
@@ -74,12 +74,12 @@ class ReadBack:
         return RunningStep(row_of, buffer.token_ids, buffer.logprobs, buffer.arrived)
 
 
-_STAGING_BUFFERS: Final = 2  # the next copy can be filled while the last one is under way
+_STAGING_BUFFERS: Final = 2  # the next copy can be filled while the last one is running
 
 
 @dataclass(frozen=True, slots=True)
 class _OutgoingBuffer:
-    """Where a copy comes from; pinned, since only then the host need not wait for it."""
+    """The source of a copy; pinned, so that the host does not wait for the copy."""
 
     content: torch.Tensor
     sent: torch.cuda.Event

@@ -1,4 +1,4 @@
-"""A picture through the vision tower: fixed shape, no host sync, so that a CUDA graph can hold it."""
+"""The vision tower's step. Fixed shape, no host sync, so a CUDA graph can hold it."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from paligemma_engine.requests.prepared import LEVELS, PreparedImage
 
 
 class VisionStep(nn.Module):
-    """The picture in `pixel_values`, float[1, 3, height, width], which the next one overwrites."""
+    """Runs the picture in `pixel_values`, float[1, 3, height, width]; the next picture overwrites it."""
 
     pixel_values: torch.Tensor
     pixels: torch.Tensor
@@ -43,11 +43,11 @@ class VisionStep(nn.Module):
             values.copy_(self.levels[channel].index_select(0, level).view_as(values))
 
     def rehearse(self, number: int) -> None:
-        """Puts a made-up picture in, so that runs can be compared; each number, from 0, stands for another one."""
+        """Puts a made-up picture in, so that runs can be compared; each number, from 0, gives another picture."""
         brightest = 1 / (1 + number)
         self.pixel_values.copy_(torch.linspace(-1, brightest, self.pixel_values.numel()).view_as(self.pixel_values))
 
     def forward(self) -> torch.Tensor:
-        """The features [1, image tokens, hidden] that the text model reads."""
+        """Returns the text model's image features [1, image tokens, hidden]."""
         features: torch.Tensor = self.projector(self.vision_tower(self.pixel_values).last_hidden_state)
         return features

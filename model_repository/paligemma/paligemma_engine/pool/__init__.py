@@ -1,4 +1,4 @@
-"""Several checkpoints by id: which are loaded, which wait, which failed.
+"""Several checkpoints by id: the loaded ones, those that requests wait for, and those that failed.
 
 May import: requests, checkpoints, scheduling, memory.
 """

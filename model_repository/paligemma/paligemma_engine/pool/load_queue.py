@@ -23,7 +23,7 @@ from paligemma_engine.requests.ticket import Ticket, cancelled_error, has_room_f
 
 _log = logging.getLogger(__name__)
 
-_PAUSE_S: Final = 1.0  # of the watching thread after an exception
+_PAUSE_S: Final = 1.0  # pause of the watching thread after an exception
 _LONGEST_WAIT_S: Final = 3600.0  # a deadline may exceed the longest wait of a thread
 
 
@@ -32,10 +32,10 @@ class Wanted:
     """A checkpoint that requests wait for.
 
     Attributes:
-        model_id: which.
-        tickets: of those requests.
-        must_be_fetched: whether files of it are known not to be here.
-        files: where they are, once that is known.
+        model_id: its id.
+        tickets: the requests that wait for it.
+        must_be_fetched: whether files are known to be missing locally.
+        files: its folder; None until it is known.
     """
 
     model_id: str
@@ -49,16 +49,16 @@ Refuse = Callable[[Ticket, EngineError], None]
 
 
 class LoadQueue:
-    """What is wanted, the longest first. Safe to use from any thread."""
+    """The checkpoints that requests wait for, the longest-waiting first. Safe to use from any thread."""
 
     def __init__(self, *, max_waiting: int, load: Step, fetch: Step, refuse: Refuse) -> None:
         """Starts the threads.
 
         Args:
-            max_waiting: requests.
-            load: loads a checkpoint and takes its requests, or puts it back to be fetched; runs in the loader thread.
-            fetch: fetches its files and puts it back to be loaded; runs in the fetcher thread.
-            refuse: answers a request; must not raise.
+            max_waiting: most requests that may wait.
+            load: loads a checkpoint and takes its requests, or puts it back for download; runs in the loader thread.
+            fetch: downloads its files and puts it back for loading; runs in the fetcher thread.
+            refuse: answers a request with an error; must not raise.
         """
         self._max_waiting = max_waiting
         self._refuse = refuse
@@ -75,7 +75,7 @@ class LoadQueue:
             threading.Thread(target=step, name=name, daemon=True).start()
 
     def add(self, model_id: str, ticket: Ticket) -> None:
-        """A request wants a checkpoint; raises EngineError where it shall not wait."""
+        """Adds a request for a checkpoint; raises EngineError if it may not wait."""
         with self._changed:
             if self._closed:
                 raise stopping_error()
@@ -94,23 +94,23 @@ class LoadQueue:
             self._changed.notify_all()
 
     def is_wanted(self, wanted: Wanted) -> bool:
-        """Whether somebody still waits for it."""
+        """Whether a request still waits for it."""
         with self._changed:
             return bool(wanted.tickets)
 
     def take_loaded(self, wanted: Wanted) -> list[Ticket]:
-        """The requests for a checkpoint that is loaded; nobody wants it from now on."""
+        """Removes a loaded checkpoint from the queue and returns the requests that waited for it."""
         with self._changed:
             self._failures.remove(wanted.model_id)
             return self._take(wanted)
 
     def wake(self) -> None:
-        """Looks for requests that were cancelled."""
+        """Makes the watching thread look for cancelled requests."""
         with self._changed:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Refuses those who wait, and all others from now on; loads in hand go on."""
+        """Refuses waiting and later requests; running loads continue."""
         with self._changed:
             self._closed = True
             tickets = [ticket for wanted in self._wanted.values() for ticket in wanted.tickets]
@@ -121,21 +121,23 @@ class LoadQueue:
             self._refuse(ticket, stopping_error())
 
     def _serve(self, step: Step, *, must_be_fetched: bool) -> None:
-        """Loader and fetcher thread: whatever a step raises ends the wait for its checkpoint, and not the thread."""
+        """Loader and fetcher thread. An exception of a step ends the wait for its checkpoint, not the thread."""
         while wanted := self._next(must_be_fetched=must_be_fetched):
             try:
                 step(wanted)
                 continue
             except BaseException as error:  # panics of Rust libraries are no Exception
                 failure = _explain(wanted, error)
-            self._give_up(wanted, failure)  # after the except block, so that nothing refers to partly loaded weights
+            self._give_up(
+                wanted, failure
+            )  # after the except block, so that no reference to partly loaded weights is left
             try:
                 release_memory()
-            except Exception:  # such as a lost device: its engine fails at its next step
+            except Exception:  # for example after a lost device: the engine fails at its next step
                 _log.exception("memory could not be handed back")
 
     def _next(self, *, must_be_fetched: bool) -> Wanted | None:
-        """Waits for a checkpoint in that state; None when the queue closes."""
+        """Waits for a checkpoint in that state; returns None when the queue closes."""
         with self._changed:
             while not self._closed:
                 for wanted in list(self._wanted.values()):
@@ -162,7 +164,7 @@ class LoadQueue:
         return tickets
 
     def _watch(self) -> None:
-        """Watching thread: answers those whose caller has gone or whose time is up; what they want is still loaded."""
+        """Watching thread: answers cancelled and expired requests. The checkpoint is loaded all the same."""
         while not self._closed:
             try:
                 for ticket in self._take_ended():
@@ -172,7 +174,7 @@ class LoadQueue:
                 time.sleep(_PAUSE_S)
 
     def _take_ended(self) -> list[Ticket]:
-        """Removes and returns tickets that were cancelled or have expired; waits for some, or for a change."""
+        """Waits for a change or an expiry; removes and returns tickets that were cancelled or have expired."""
         with self._changed:
             over = self._ended(time.monotonic())
             if not over and not self._closed:
@@ -191,9 +193,11 @@ class LoadQueue:
 
 
 def _explain(wanted: Wanted, error: BaseException) -> EngineError:
-    """What to answer; logs it."""
+    """Logs a failure and returns the error for its requests."""
     if isinstance(error, EngineError):
-        _log.warning("%s was not loaded: %s", wanted.model_id, str(error))  # as text: handlers may keep arguments
+        _log.warning(
+            "%s was not loaded: %s", wanted.model_id, str(error)
+        )  # formatted at once: a handler may keep its arguments, and with them memory
         return type(error)(*error.args)
     _log.error("%s was not loaded", wanted.model_id, exc_info=error)
     return ModelFailed(f"{wanted.model_id} cannot be loaded ({type(error).__name__}); the log has the cause")

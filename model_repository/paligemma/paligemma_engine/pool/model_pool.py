@@ -1,15 +1,15 @@
 """Several checkpoints by id: the default one, which stays, and others that come and go on demand.
 
-    submit  ->  loaded: its engine  |  not allowed, or failed just now: refused  |  else: waits for the loader
+    submit  ->  loaded: its engine  |  not allowed, or failed recently: refused  |  else: waits for the loader
 
     loader, one checkpoint at a time:   are its files here?  ->  can it fit?  ->  make room  ->  load  ->  hand over
                                             | no         ^                                             who waited
     fetcher, one download at a time:    can it fit?  ->  download
 
-Room is made only for a model whose files are here, that can fit, and that somebody still waits for: no other evicts
-anybody. The least recently used one goes; it takes no more requests, ends those in hand, and its memory is given back.
-Each checkpoint has an engine of its own, with its own threads and slots, so that nobody waits for another's load; on
-the CPU their threads share the cores.
+A model is evicted only for another one whose files are here, that can fit, and that a request still waits for. The
+least recently used one is evicted: it takes no more requests, ends the running ones, and its memory is released. Each
+checkpoint has an engine of its own, with its own threads and slots, so that no request waits for another model's load.
+On the CPU their threads share the cores.
 """
 
 import dataclasses
@@ -42,16 +42,16 @@ MakeRoom = Callable[[Callable[[], bool]], None]
 
 
 class Loader(Protocol):
-    """The steps from an id to an engine; each raises EngineError where it fails."""
+    """The steps from an id to an engine; each raises EngineError if it fails."""
 
     def find_here(self, config: EngineConfig) -> CheckpointFiles | None:
-        """Where the files are; None where some must be fetched."""
+        """Returns the folder of the files; None if some must be downloaded."""
 
     def fetch(self, config: EngineConfig) -> CheckpointFiles:
-        """Downloads them."""
+        """Downloads the files and returns their folder."""
 
     def load(self, config: EngineConfig, files: CheckpointFiles, make_room: MakeRoom) -> Engine:
-        """Loads them; calls `make_room` before they take memory, and gives it a way to ask whether they fit now."""
+        """Loads the files. Before they take memory, calls `make_room` with a function that says if they fit."""
 
 
 class ModelPool:
@@ -62,9 +62,9 @@ class ModelPool:
 
         Args:
             config: settings of the default engine; the others differ in their model_id.
-            default: serves requests that name no model; owned by the pool from now on.
-            metrics: collects what happens.
-            loader: makes the others.
+            default: serves requests that name no model; the pool closes it.
+            metrics: counts loads, evictions and failures.
+            loader: loads the other checkpoints.
         """
         self._config = config
         self._default = default
@@ -74,7 +74,7 @@ class ModelPool:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()  # guards the next three
         self._extras: OrderedDict[str, Engine] = OrderedDict()  # the least recently used one first
-        self._leaving: list[Engine] = []  # evicted, with requests that still run
+        self._leaving: list[Engine] = []  # evicted, with requests still running
         self._closing = False
         self._queue = LoadQueue(
             max_waiting=config.max_pending, load=self._load, fetch=self._fetch, refuse=default.refuse
@@ -92,20 +92,20 @@ class ModelPool:
                 self._route(model_id, ticket)
         except EngineError as error:
             self._default.refuse(ticket, error)
-        except OSError:  # a folder under models_dir without read permission
+        except OSError:  # for example a folder without read permission
             _log.exception("%s cannot be looked for", request.model_id)
             failure = InternalError("the model cannot be looked for; the server's log has the cause")
             self._default.refuse(ticket, failure)
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
-        """Ends a request whose caller has gone, wherever it is."""
+        """Ends a request whose caller has left, in whichever engine or queue it is."""
         for engine in self._engines():
             engine.cancel(ticket)
         self._queue.wake()
 
     def close(self, drain_timeout_s: float) -> None:
-        """Refuses new requests and those that wait for a load, lets the others end for at most so long."""
+        """Refuses new requests and those that wait for a load; gives the others `drain_timeout_s` to end."""
         give_up_at = time.monotonic() + drain_timeout_s
         with self._lock:
             self._closing = True
@@ -121,13 +121,13 @@ class ModelPool:
         self._default.close(0.0)
 
     def fail(self) -> None:
-        """Before the process ends: answers every request with an error, whatever it waits for."""
+        """Answers every request with an error, before the process ends."""
         self._queue.close()
         for engine in reversed(self._engines()):
             engine.fail()
 
     def _checked(self, text: str | None) -> str | None:
-        """The id that a request named, None for the default model; raises ModelNotAllowed."""
+        """Returns the id that a request named, None for the default model; raises ModelNotAllowed."""
         config = self._config
         if not text or text == config.model_id:
             return None
@@ -146,7 +146,7 @@ class ModelPool:
         )
 
     def _route(self, model_id: str, ticket: Ticket) -> None:
-        """With the lock held, so that no engine is closed between being found and accepting."""
+        """Finds the engine with the lock held, so that it is not closed before it accepts the request."""
         if self._closing:
             raise stopping_error()
         if engine := self._extras.get(model_id):
@@ -183,7 +183,7 @@ class ModelPool:
         engine.close(0.0)
 
     def _make_room(self, wanted: Wanted, fits: Callable[[], bool]) -> None:
-        """Loader thread: evicts until one more may come, and fits; raises where nobody waits for it any more."""
+        """Loader thread: evicts engines until one more is allowed and fits; raises if no request waits for it."""
         while True:
             with self._lock:
                 loaded = len(self._extras)

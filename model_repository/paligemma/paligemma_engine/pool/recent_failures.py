@@ -1,4 +1,4 @@
-"""Checkpoints that could not be had a moment ago: not tried again for every request that names them."""
+"""Checkpoints that failed recently: they are not tried again for every request that names them."""
 
 import math
 import time
@@ -22,7 +22,7 @@ class _Failure:
 
 
 class RecentFailures:
-    """By model id, until when each is not tried again; the pause doubles with each failure in a row.
+    """When each failed model may be tried again, by id. The pause doubles with each failure in a row.
 
     Not safe from several threads at once.
     """
@@ -31,13 +31,13 @@ class RecentFailures:
         """Starts empty.
 
         Args:
-            clock: seconds that only grow.
+            clock: a monotonic clock in seconds.
         """
         self._clock = clock
         self._failures: OrderedDict[str, _Failure] = OrderedDict()  # the oldest first
 
     def add(self, model_id: str, error: EngineError) -> EngineError:
-        """Remembers a failure; returns the error to answer with, which says when it is tried again."""
+        """Records a failure; returns the error for its requests, which says when the model is tried again."""
         before = self._failures.pop(model_id, None)
         pause_s = FIRST_PAUSE_S if before is None else min(2 * before.pause_s, LONGEST_PAUSE_S)
         self._failures[model_id] = _Failure(error, pause_s, self._clock() + pause_s)
@@ -46,11 +46,11 @@ class RecentFailures:
         return _dated(error, pause_s)
 
     def remove(self, model_id: str) -> None:
-        """Forgets about a model that could be loaded."""
+        """Forgets the failures of a model that was loaded."""
         self._failures.pop(model_id, None)
 
     def error_of(self, model_id: str) -> EngineError | None:
-        """Why a model is not tried again yet, and when it will be; None where it may be tried."""
+        """Returns the error that says when a model is tried again; None if it may be tried now."""
         failure = self._failures.get(model_id)
         if failure is None or (rest_s := failure.again_at - self._clock()) <= 0:
             return None

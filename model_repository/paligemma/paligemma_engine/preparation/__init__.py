@@ -1,4 +1,4 @@
-"""From bytes and words to what a prefill is given.
+"""Image decoding and tokenization: the inputs of a prefill.
 
 May import: answers, requests, checkpoints.
 """

@@ -1,4 +1,4 @@
-"""Decodes what users send: an image of any common format, from a stranger, within limits."""
+"""Decodes untrusted images of any common format, within limits."""
 
 import io
 import warnings
@@ -11,7 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from paligemma_engine.errors import ImageTooLarge, InvalidImage
 
-# Pillow opens 40-odd formats by default; most of its security fixes are in those that nobody sends.
+# Pillow opens more than 40 formats by default; most of its security fixes are in rarely used ones.
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 FORMAT_NAMES: Final = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
 
@@ -22,28 +22,30 @@ _ORIENTATION_TAG: Final = 0x0112
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """How large an image may be: its encoded bytes, and the pixels that its header declares."""
+    """Limits of an image: its encoded bytes, and the pixels that its header declares."""
 
     max_bytes: int
     max_pixels: int
 
 
 def configure_pillow(limits: ImageLimits) -> None:
-    """Once per process: HEIC support, and Pillow's own guards at our limit instead of its default."""
+    """Called once per process. Adds HEIC support and sets Pillow's own size guard to our limit."""
     pillow_heif.register_heif_opener()
     Image.MAX_IMAGE_PIXELS = limits.max_pixels
     warnings.simplefilter("error", Image.DecompressionBombWarning)
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # users' odd files are expected
+    warnings.filterwarnings(
+        "ignore", category=UserWarning, module=r"PIL\."
+    )  # unusual files are expected; they are no reason for a warning
 
 
 def decode_image(encoded: bytes, limits: ImageLimits) -> Image.Image:
-    """An RGB image, upright: EXIF orientation applied, transparency laid on white, first frame of an animation.
+    """Returns an upright RGB image: EXIF orientation applied, transparency on white, an animation's first frame.
 
     The limits are checked on the header, before anything is decoded.
 
     Raises:
         ImageTooLarge: too many bytes, or too many pixels declared.
-        InvalidImage: not an image of a format that we take, or a damaged one.
+        InvalidImage: the format is not accepted, or the file is damaged.
     """
     if len(encoded) > limits.max_bytes:
         raise ImageTooLarge(f"the image has {len(encoded)} bytes; send at most {limits.max_bytes}")

@@ -1,4 +1,4 @@
-"""From a prompt's words to the ids that the model is given."""
+"""Tokenizes prompts."""
 
 from typing import Final
 
@@ -6,19 +6,19 @@ from paligemma_engine.checkpoints.checkpoint import Checkpoint
 from paligemma_engine.errors import InvalidPrompt
 from paligemma_engine.requests.prepared import TargetPrompt
 
-MAX_PROMPT_TOKENS: Final = 128  # of the user's words; the image's tokens come on top
+MAX_PROMPT_TOKENS: Final = 128  # tokens of the user's prompt; the image's tokens are extra
 
 
 def slot_length(checkpoint: Checkpoint, max_new_tokens: int) -> int:
-    """How many positions a sequence may take: the image, the longest prompt, the answer."""
+    """Returns the most positions of a sequence: the image, the longest prompt, the answer."""
     return checkpoint.image_token_count + MAX_PROMPT_TOKENS + max_new_tokens
 
 
 def tokenize_prompt(checkpoint: Checkpoint, asked: TargetPrompt) -> list[int]:
-    """The ids that PaliGemmaProcessor makes of `<image>` and a prompt.
+    """Returns the same ids as PaliGemmaProcessor for `<image>` and a prompt.
 
     Raises:
-        InvalidPrompt: the prompt is too long, or spells out a token that steers the model.
+        InvalidPrompt: the prompt is too long, or contains a special token.
     """
     tokenizer, processor = checkpoint.processor.tokenizer, checkpoint.processor
     words: list[int] = tokenizer(asked.text, add_special_tokens=False)["input_ids"]

@@ -1,4 +1,4 @@
-"""From the user's prompt to the sequences that answer it."""
+"""Splits a prompt into the sequences that answer it."""
 
 from typing import Final
 
@@ -12,15 +12,15 @@ TARGET_SEPARATOR: Final = ";"
 
 
 def split_prompt(prompt: str) -> list[TargetPrompt]:
-    """The sequences of a prompt: one for each target of `segment a ; b`, one for any other prompt.
+    """Returns one prompt for each target of `segment a ; b`, one for any other prompt.
 
-    Mix checkpoints answer only one target of such a prompt, so each gets a sequence of its own. `detect a ; b` is
-    a form that they were trained on and stays whole.
+    Mix checkpoints answer only one target of such a prompt, so each target gets a sequence of its own. They were
+    trained on `detect a ; b`, so that prompt is not split.
 
     Raises:
-        InvalidPrompt: too long, nothing asked for, or more than 8 targets.
+        InvalidPrompt: the prompt is too long, is empty, or has more than 8 targets.
     """
-    if len(prompt) > MAX_PROMPT_CHARACTERS:  # before anything is tokenized, which costs 1 s for each megabyte
+    if len(prompt) > MAX_PROMPT_CHARACTERS:  # checked before tokenization, which takes 1 s for each megabyte
         raise InvalidPrompt(f"the prompt has {len(prompt)} characters; send at most {MAX_PROMPT_CHARACTERS}")
     stripped = prompt.strip()
     if not stripped:

@@ -1,4 +1,4 @@
-"""The records of a request on its way: as it came, prepared, as sequences, as an answer.
+"""The records of a request: as received, prepared, as sequences, and as an answer.
 
 May import: answers.
 """

@@ -13,11 +13,11 @@ LEVELS: Final = 256  # of an 8-bit channel
 
 @dataclass(frozen=True, slots=True)
 class TargetPrompt:
-    """What one sequence is asked.
+    """The prompt of one sequence.
 
     Attributes:
         task: decides the grammar of the answer.
-        target: what was asked for, without the task word; names objects that the answer leaves unnamed.
+        target: the prompt without its task word; the label of objects that the answer does not name.
         text: what the model receives, without the image, `<bos>` and the newline that the processor adds.
     """
 
@@ -28,21 +28,26 @@ class TargetPrompt:
 
 @dataclass(frozen=True, slots=True)
 class PreparedImage:
-    """An image as the model takes it.
+    """An image in the model's input size.
 
     Attributes:
         input_image: uint8[R, R, 3], resized as the checkpoint's processor does.
         original_hw: height and width of the user's image, upright.
-        digest: of the picture; equal pictures have equal ones.
-        normalized: how its pixels become the model's numbers. As a float32[3, 256] the number that each 8-bit level of
-            each channel becomes, so that a picture waits for its prefill in a quarter of the size; as a
-            float32[3, R, R] the numbers themselves, from a processor that does more than that.
+        digest: of the pixels; equal pictures have equal digests.
+        normalized: float32[3, 256], the model's input for each 8-bit level of each channel. A picture then takes a
+            quarter of the memory while it waits for its prefill. Or float32[3, R, R], the input itself, from a
+            processor that does more than look up levels.
     """
 
     input_image: NDArray[np.uint8]
     original_hw: tuple[int, int]
     digest: bytes
     normalized: NDArray[np.float32]
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return self.input_image.nbytes + self.normalized.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class PreparedPrompt:
     Attributes:
         image: the picture.
         input_ids: image placeholders, `<bos>`, the prompt, a newline.
-        asked: the words behind it.
+        asked: the prompt as text.
     """
 
     image: PreparedImage

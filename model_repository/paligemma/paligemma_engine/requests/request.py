@@ -1,4 +1,4 @@
-"""What goes into the engine and what comes out of it."""
+"""Requests to the engine, and its answers."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ class Request:
     Attributes:
         image: an encoded image file.
         prompt: the user's words, such as `segment left wheel`.
-        model_id: which model shall answer; None for the default one.
+        model_id: the model that answers; None for the default one.
         max_new_tokens: for each target; None for the configured limit.
-        timeout_s: how long the answer may take; None for as long as it takes.
+        timeout_s: time limit for the answer; None for no limit.
     """
 
     image: bytes
@@ -27,7 +27,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A generated token: its text as it stands in the answer, and its log-probability under the full distribution."""
+    """A generated token: its text in the answer, and its log-probability under the full distribution."""
 
     text: str
     logprob: float
@@ -35,10 +35,10 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class TargetAnswer:
-    """What one target was answered with.
+    """The answer to one target.
 
     Attributes:
-        target: what was asked for.
+        target: its words in the prompt.
         tokens: the generated tokens, the end token left out.
         finish_reason: eos, length, deadline, cancelled, repeat or error.
     """
@@ -49,17 +49,17 @@ class TargetAnswer:
 
     @property
     def text(self) -> str:
-        """The answer as the model wrote it."""
+        """Returns the answer's text as the model wrote it."""
         return "".join(token.text for token in self.tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request was answered with.
+    """The answer to a request.
 
     Attributes:
         targets: in the order of the prompt.
-        input_image: uint8[R, R, 3], RGB: what the model saw.
+        input_image: uint8[R, R, 3], RGB: the image as the model saw it.
         original_hw: height and width of the user's image, upright.
     """
 

@@ -1,4 +1,4 @@
-"""One target being decoded: the state that the scheduler moves on."""
+"""One target being decoded, with the state that the scheduler changes."""
 
 import enum
 import math
@@ -9,7 +9,7 @@ from paligemma_engine.requests.prepared import PreparedPrompt
 
 
 class Status(enum.Enum):
-    """Where a sequence is in its life."""
+    """The state of a sequence."""
 
     WAITING = enum.auto()
     RUNNING = enum.auto()
@@ -17,7 +17,7 @@ class Status(enum.Enum):
 
 
 class FinishReason(enum.Enum):
-    """Why a sequence ended; the values are what clients see."""
+    """Why a sequence ended; clients see these values."""
 
     EOS = "eos"
     LENGTH = "length"
@@ -35,18 +35,18 @@ class Sequence:
     """One target being decoded.
 
     Attributes:
-        prompt: what the prefill is given.
-        max_new_tokens: when to stop at the latest.
+        prompt: the input of its prefill.
+        max_new_tokens: the sequence ends after so many tokens at the latest.
         deadline: on the scheduler's clock, in seconds.
-        repeats: sees that the model started to repeat an object; None where that does not end the sequence.
+        repeats: detects repeated objects; None if a repeat does not end the sequence.
         cancelled: set from any thread; the scheduler acts on it before its next step.
-        status: where it is in its life.
-        slot: the row it holds while it runs.
-        first_token_at: when its prefill was done, on the scheduler's clock.
-        token_ids: what was generated, the end token left out.
-        logprobs: one for each token.
+        status: waiting, running or finished.
+        slot: its row in the KV cache while it runs.
+        first_token_at: the end of its prefill, on the scheduler's clock.
+        token_ids: the generated tokens without the end token.
+        logprobs: the log-probability of each token.
         finish_reason: why it ended.
-        error: what failed, where finish_reason is ERROR.
+        error: the failure, if finish_reason is ERROR.
     """
 
     prompt: PreparedPrompt

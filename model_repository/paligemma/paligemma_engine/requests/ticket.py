@@ -1,4 +1,4 @@
-"""A request on its way through the engine, and how its sequences become one outcome."""
+"""A request inside the engine, and how its sequences become one outcome."""
 
 import math
 import time
@@ -13,7 +13,7 @@ from paligemma_engine.requests.prepared import PreparedImage
 from paligemma_engine.requests.request import Answer, Request, TargetAnswer, Token
 from paligemma_engine.requests.sequence import FinishReason, Sequence, Status
 
-MAX_FILE_BYTES: Final = 1 << 30  # of all encoded images that wait to be decoded
+MAX_FILE_BYTES: Final = 1 << 30  # total of the encoded images that wait for decoding
 
 Outcome = Answer | EngineError
 OnOutcome = Callable[[Outcome], None]
@@ -21,17 +21,17 @@ OnOutcome = Callable[[Outcome], None]
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Ticket:
-    """A request that was submitted.
+    """A submitted request.
 
     Attributes:
-        request: as it came; without its image once that has been prepared, so that waiting requests hold no files.
+        request: as received; its encoded image is dropped after preparation, so that waiting requests hold no files.
         on_outcome: called once, from the engine's sender thread.
         accepted_at: on the engine's clock, in seconds.
         deadline: on the engine's clock; infinity for none.
-        cancelled: whether the caller has gone.
+        cancelled: whether the caller has left.
         answered: whether on_outcome has been called.
-        image: the prepared picture, once there is one.
-        sequences: one for each target, once they are known.
+        image: the prepared picture; None before preparation.
+        sequences: one for each target; empty before preparation.
     """
 
     request: Request
@@ -45,7 +45,7 @@ class Ticket:
 
     @classmethod
     def open(cls, request: Request, on_outcome: OnOutcome) -> Self:
-        """A ticket whose time runs from now."""
+        """Returns a ticket whose time runs from now."""
         now = time.monotonic()
         deadline = math.inf if request.timeout_s is None else now + request.timeout_s
         return cls(request=request, on_outcome=on_outcome, accepted_at=now, deadline=deadline)
@@ -56,30 +56,30 @@ class Ticket:
         return all(sequence.status is Status.FINISHED for sequence in self.sequences)
 
     def drop_file(self) -> None:
-        """Lets go of the encoded image."""
+        """Drops the encoded image."""
         self.request = replace(self.request, image=b"")
 
     def box_count(self, vocabulary: Vocabulary) -> int:
-        """How many boxes its sequences wrote."""
+        """Returns the number of boxes in its sequences."""
         token_ids = [token_id for sequence in self.sequences for token_id in sequence.token_ids]
         return sum(vocabulary.class_of(token_id) is TokenClass.LOC for token_id in token_ids) // LOCS_PER_BOX
 
     def cancel(self) -> None:
-        """Marks it and its sequences; the engine acts on that soon."""
+        """Marks the ticket and its sequences as cancelled; the engine acts on it in its next round."""
         self.cancelled = True
         for sequence in self.sequences:
             sequence.cancelled = True
 
 
 def has_room_for_files(tickets: Iterable[Ticket]) -> bool:
-    """Whether encoded images may still be held, beside those of these requests."""
+    """Whether another encoded image may be held beside those of these requests."""
     return sum(len(ticket.request.image) for ticket in tickets) <= MAX_FILE_BYTES
 
 
 def outcome_of(ticket: Ticket, tokenizer: Any) -> Outcome:
-    """The answer of a ticket whose sequences have ended.
+    """Returns the outcome of a ticket whose sequences have ended.
 
-    A target that failed does not lose the others: only where no target was answered is the outcome an error.
+    The outcome is an error only if every target failed; otherwise the failed ones are marked in the answer.
     """
     if ticket.image is None or not any(sequence.is_answered for sequence in ticket.sequences):
         return _failure(ticket)
@@ -103,17 +103,17 @@ def _failure(ticket: Ticket) -> EngineError:
 
 
 def cancelled_error() -> Cancelled:
-    """What a request is answered with whose caller has gone."""
+    """Returns the error for a request whose caller has left."""
     return Cancelled("the caller went away")
 
 
 def deadline_error() -> DeadlineExceeded:
-    """What a request is answered with whose time is up."""
+    """Returns the error for a request whose deadline has passed."""
     return DeadlineExceeded("the request's time was up before it was answered; allow more time or ask for less")
 
 
 def stopping_error() -> Overloaded:
-    """What a request is answered with that comes, or is not yet answered, when the server stops."""
+    """Returns the error for a request that is unanswered, or arrives, while the server stops."""
     return Overloaded("the server is stopping; try again later")
 
 

@@ -1,4 +1,4 @@
-"""Who runs when: engine, scheduler, sender, heartbeat. Knows no torch.
+"""The order of work: engine, scheduler, sender, heartbeat. Imports no torch.
 
 May import: requests, checkpoints, preparation.
 """

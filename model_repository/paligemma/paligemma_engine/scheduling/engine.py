@@ -2,7 +2,7 @@
 
 A request's life:
 
-    1  submit     caller's thread     refuses what is too much
+    1  submit     caller's thread     refuses requests beyond the limits
     2  prepare    preparation pool    decodes the image, tokenizes one prompt for each target
     3  schedule   engine thread       prefill into slots, decode steps; owns the model and the slots
     4  answer     sender thread       builds the answer, calls back
@@ -64,9 +64,9 @@ class Engine:
             config: settings.
             checkpoint: what the runner runs.
             runner: owned by the engine thread from now on.
-            metrics: collects what happens.
-            on_fatal: called once from the engine thread after a failure that no request can outlive, when every
-                waiting request has been answered, as far as answers can still be sent.
+            metrics: counts requests, steps and failures.
+            on_fatal: called once from the engine thread after a failure that ends all requests, when each of them has
+                been answered as far as answers can still be sent.
         """
         self._checkpoint = checkpoint
         self._planner = Planner(config, checkpoint)
@@ -83,7 +83,7 @@ class Engine:
         self._refusal: EngineError | None = None
         self._give_up_at = math.inf
         self._stopping = threading.Event()
-        self._unsent: BaseException | None = None  # why an answer could not be sent
+        self._unsent: BaseException | None = None  # the exception of an answer that could not be sent
         self._ending = threading.Lock()  # held while the threads are ended
         self._ended = False
         self._sender = Sender()
@@ -114,7 +114,7 @@ class Engine:
             return
         try:
             self._pool.submit(self._prepare, ticket)
-        except RuntimeError:  # the engine was closed since the check above, or no thread can be started
+        except RuntimeError:  # the engine was closed after the check above, or no thread can be started
             self._answer(ticket, stopping_error())
 
     def refuse(self, ticket: Ticket, error: EngineError) -> None:
@@ -122,12 +122,12 @@ class Engine:
         self._sender.put(lambda: self._send(ticket, error))
 
     def cancel(self, ticket: Ticket) -> None:
-        """Ends a request whose caller has gone; its slots are free before the next decode step."""
+        """Ends a request whose caller has left; its slots are free before the next decode step."""
         ticket.cancel()
         self._inbox.put(None)
 
     def fail(self) -> None:
-        """Before the process ends: answers every request with an error, as far as answers can still be sent."""
+        """Answers every request with an error, as far as answers can be sent, before the process ends."""
         failure = InternalError("the engine failed and is being restarted; try again later")
         with self._lock:
             self._refusal = failure
@@ -136,13 +136,13 @@ class Engine:
             _log.error("the last answers could not be sent within %.0f s", FLUSH_TIMEOUT_S)
 
     def close(self, drain_timeout_s: float, stuck_timeout_s: float = STUCK_TIMEOUT_S) -> None:
-        """Refuses new requests, lets those in hand end, answers the rest, ends the threads.
+        """Refuses new requests, gives running ones time to end, answers the rest with an error, ends the threads.
 
-        May be called again, from any thread: the shorter limit counts, and each call returns when all is ended.
+        May be called again, from any thread: the shorter limit counts, and each call returns when all threads ended.
 
         Args:
-            drain_timeout_s: how long requests in hand may take.
-            stuck_timeout_s: how long a step that is running then may take; one that takes longer is left behind.
+            drain_timeout_s: time limit for running requests.
+            stuck_timeout_s: time limit for the step that runs after that; the thread of a longer one is abandoned.
         """
         self.drain(drain_timeout_s)
         with self._ending:
@@ -151,7 +151,7 @@ class Engine:
                 self._ended = True
 
     def drain(self, timeout_s: float) -> None:
-        """Refuses new requests, and returns when those in hand have ended, or after so long."""
+        """Refuses new requests; returns when the running ones have ended, or after the limit."""
         with self._lock:
             self._refusal = self._refusal or stopping_error()
             self._give_up_at = min(self._give_up_at, time.monotonic() + timeout_s)
@@ -172,7 +172,7 @@ class Engine:
             self._metrics.set(gauge, 0, share=self._share)
 
     def _prepare(self, ticket: Ticket) -> None:
-        """Preparation pool: from bytes and words to sequences."""
+        """Preparation pool: decodes the image and makes the sequences."""
         try:
             self._planner.plan(ticket)
         except EngineError as error:
@@ -199,7 +199,7 @@ class Engine:
             self._on_fatal()
 
     def _take_inbox(self) -> None:
-        """Moves tickets on to the scheduler; sleeps where there is nothing else to do."""
+        """Passes prepared tickets to the scheduler; waits for one if there is no other work."""
         idle = not self._scheduler.has_work
         try:
             while True:
@@ -218,7 +218,7 @@ class Engine:
                 self._answer(ticket)
 
     def _answer_unprepared(self) -> None:
-        """Answers those whose time is up, or whose caller has gone, while they wait for a preparation worker."""
+        """Answers requests that expire or are cancelled while they wait for a preparation worker."""
         now = time.monotonic()
         if now < self._look_again_at:
             return
@@ -236,7 +236,7 @@ class Engine:
             return ticket in self._unanswered
 
     def _report(self) -> None:
-        if self._stopping.is_set():  # closed in the meantime: gauges and heartbeat are no longer this thread's
+        if self._stopping.is_set():  # closed meanwhile: gauges and heartbeat no longer belong to this thread
             return
         unanswered = len(self._unanswered)
         running = {self._owners[sequence] for sequence in self._scheduler.running}
@@ -245,7 +245,7 @@ class Engine:
         self._heartbeat.beat(unanswered)
 
     def _answer(self, ticket: Ticket, outcome: Outcome | None = None) -> None:
-        """Hands a ticket to the sender, once; without an outcome the sender makes it from the sequences."""
+        """Passes a ticket to the sender, once; without an outcome, the sender builds it from the sequences."""
         with self._lock:
             if ticket not in self._unanswered:
                 return
@@ -266,7 +266,7 @@ class Engine:
             return InternalError("the answer could not be built; the server's log has the cause")
 
     def _send(self, ticket: Ticket, outcome: Outcome) -> None:
-        """Sender thread. Where an answer cannot be sent, none will be: the engine thread then ends the process."""
+        """Sender thread. If an answer cannot be sent, later ones cannot either: the engine thread ends the process."""
         ticket.answered = True
         try:
             ticket.on_outcome(outcome)

@@ -1,8 +1,8 @@
 """Heartbeat for a supervisor: a file that says when the engine thread last completed a round.
 
-Its one line holds two numbers: the requests that are not yet answered, so that a supervisor can let them end before it
-stops the server, and the time of the beat in seconds of the monotonic clock. That clock is the same in all processes of
-a host, stands still while the host sleeps, and is not set by a time server, as a file's age is.
+Its one line has two numbers: the count of unanswered requests, so that a supervisor can wait for them before it stops
+the server, and the time of the beat on the monotonic clock, in seconds. Unlike a file's age, that clock is not changed
+by a time server and stops while the host sleeps; it is the same in all processes of a host.
 """
 
 import logging
@@ -31,17 +31,17 @@ class Heartbeat:
         if folder is not None:
             self._path = folder / f"{FILE_PREFIX}{instance}"
             self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
-            self.beat(0)  # so that an engine that never completes a round is seen as stuck
+            self.beat(0)  # so that an engine that never completes a round counts as stuck
 
     def beat(self, unanswered: int) -> None:
-        """Writes the number of unanswered requests, when it has changed or the last beat is a while ago."""
+        """Writes the number of unanswered requests if it has changed or the last beat is too old."""
         if self._file is None:
             return
         now_s = time.monotonic()
         if unanswered != self._unanswered or now_s - self._beaten_at_s >= INTERVAL_S:
             try:
                 os.pwrite(self._file, (_LINE % (unanswered, now_s)).encode("ascii"), 0)
-            except OSError:  # such as a full disk: requests go on without the heartbeat
+            except OSError:  # for example a full disk: requests continue without the heartbeat
                 if not self._failed:
                     _log.exception("the sign of life %s cannot be written", self._path)
                 self._failed = True
@@ -49,7 +49,7 @@ class Heartbeat:
             self._unanswered, self._beaten_at_s, self._failed = unanswered, now_s, False
 
     def close(self) -> None:
-        """Stops beating; the file goes, since one that ages means a stuck engine."""
+        """Removes the file; an ageing file would mean a stuck engine."""
         if self._file is not None and self._path is not None:
             os.close(self._file)
             self._file = None

@@ -1,16 +1,16 @@
-"""Continuous batching: which sequence holds which slot, from one step to the next.
+"""Continuous batching: assigns sequences to slots, step by step.
 
-Pure Python: the model is behind the `Runner` protocol, so that slots, admission and endings can be tested by hand.
+Pure Python: the model is behind the `Runner` protocol, so slots, admission and endings are tested without it.
 
     run_once:  end the cancelled and overdue  ->  prefill waiting sequences into free slots  ->  one decode step for all
 
-The prefills of a round have a budget of time. So running sequences do not stall, and the engine gives a sign of life
+The prefills of a round have a time budget. It bounds how long running sequences stall, and the heartbeat is written
 between two slow prefills.
 
-On a GPU a step, be it a prefill or a decode step, is read only after the next one was started, so that the device never
-waits for the host:
+On a GPU a step (prefill or decode step) is read only after the next one was started, so that the device never waits for
+the host:
 
-    start 1    start 2, read 1    start 3, read 2    ...      what a step chose for a sequence that had ended is dropped
+    start 1    start 2, read 1    start 3, read 2    ...      tokens of sequences that have ended are dropped
 """
 
 import heapq
@@ -46,19 +46,19 @@ class StartedStep(Protocol):
     """A prefill or a decode step that is running or has run."""
 
     def read(self) -> dict[int, PickedToken]:
-        """The next token of each slot that the step was for. An error is fatal to all."""
+        """Returns the next token of each slot of the step. An error is fatal to all sequences."""
 
 
 class DeviceLost(Exception):
-    """The device will run nothing any more."""
+    """The device can run no more steps."""
 
 
 class Runner(Protocol):
-    """The model, as the scheduler sees it."""
+    """The model's interface to the scheduler."""
 
     @property
     def slots(self) -> int:
-        """How many sequences can run at once."""
+        """Number of sequences that can run at once."""
 
     @property
     def eos_ids(self) -> frozenset[int]:
@@ -66,13 +66,13 @@ class Runner(Protocol):
 
     @property
     def steps_ahead(self) -> int:
-        """How many prefills and decode steps may be unread when the next one is started."""
+        """Number of prefills and decode steps that may be unread when the next one is started."""
 
     def prefill(self, slot: int, prompt: PreparedPrompt) -> StartedStep:
-        """Starts to put a prompt into a free slot. An error leaves the slot free; DeviceLost is fatal to all."""
+        """Starts a prefill in a free slot. An error leaves the slot free; DeviceLost is fatal to all sequences."""
 
     def decode(self, slots: Collection[int]) -> StartedStep:
-        """Starts a step for these occupied slots. An error is fatal to all."""
+        """Starts a decode step for these occupied slots. An error is fatal to all sequences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,10 @@ class _Unread:
     """A step that was started and not yet read.
 
     Attributes:
-        step: what was started.
-        sequences: by slot, whose tokens it brings.
-        start_s: how long it took to start it.
-        is_prefill: whether these are first tokens.
+        step: the started step.
+        sequences: the sequences that it decodes, by slot.
+        start_s: time that starting it took, in seconds.
+        is_prefill: whether it is a prefill.
     """
 
     step: StartedStep
@@ -93,7 +93,7 @@ class _Unread:
 
 
 class Scheduler:
-    """Moves sequences from waiting through running to finished. Not thread-safe: the engine thread owns it."""
+    """Takes sequences from waiting to running to finished. Not thread-safe: the engine thread owns it."""
 
     def __init__(self, runner: Runner, metrics: EngineMetrics, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._runner = runner
@@ -107,7 +107,7 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        """Whether another `run_once` would move anything on."""
+        """Whether another `run_once` would have work."""
         return bool(self._waiting or self._running)
 
     @property
@@ -116,11 +116,11 @@ class Scheduler:
         return self._running.values()
 
     def add(self, sequences: Iterable[Sequence]) -> None:
-        """Lets sequences wait for a slot, in order."""
+        """Adds sequences to those that wait for a slot, in order."""
         self._waiting.extend(sequences)
 
     def run_once(self) -> list[Sequence]:
-        """One round; returns the sequences that ended in it.
+        """Runs one round; returns the sequences that ended in it.
 
         Raises:
             DeviceLost: from a prefill.
@@ -180,7 +180,7 @@ class Scheduler:
         self._follow(_Unread(step, dict(self._running), self._clock() - started, is_prefill=False))
 
     def _follow(self, newest: _Unread) -> None:
-        """Reads what is not to stay unread any longer."""
+        """Reads steps until at most `steps_ahead` are unread."""
         self._unread.append(newest)
         if len(self._unread) > self._runner.steps_ahead:
             self._read(self._unread.popleft())

@@ -1,4 +1,4 @@
-"""The sender thread: builds answers and calls back, so that neither delays a decode step."""
+"""The sender thread: builds answers and calls the callbacks, so that neither delays a decode step."""
 
 import logging
 import queue
@@ -17,17 +17,17 @@ class Sender:
         self._thread.start()
 
     def put(self, job: Callable[[], None]) -> None:
-        """Hands over a job; what it raises is logged and harms no other."""
+        """Queues a job; an exception of it is logged and does not affect other jobs."""
         self._jobs.put(job)
 
     def flush(self, timeout_s: float) -> bool:
-        """Whether every job handed over before has run within so long; a job may hang with a server that is broken."""
+        """Waits for the queued jobs; returns whether all ran in time. A job may hang in a broken server."""
         done = threading.Event()
         self._jobs.put(done.set)
         return done.wait(timeout_s)
 
     def close(self, timeout_s: float) -> None:
-        """Runs every job handed over before, for at most so long, and ends."""
+        """Runs the queued jobs for at most `timeout_s`, then ends the thread."""
         self._jobs.put(None)
         self._thread.join(timeout_s)
 
@@ -35,6 +35,6 @@ class Sender:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
-            except BaseException:  # such as a panic of a Rust library: later answers must still be sent
+            except BaseException:  # for example a panic of a Rust library: later answers must still be sent
                 _log.exception("a job of the sender failed")
             del job  # releases the request before waiting for the next job

@@ -1,0 +1,1 @@
+"""Other tools' protocols, each a thin adapter over gateway.call."""

@@ -1,0 +1,174 @@
+"""POST /segment/stream: the answer to /segment in pieces, each target's objects when that target is decoded.
+
+accepted   {"request_id", "targets"}     the names of the prompt's targets
+object     {"target", "object"}          an entry of /segment's `masks`, and the index of its target
+done       {...}                         what /segment answers, without `masks`
+error      {...}                         the body of an error; the last event, in place of `done`
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+import anyio
+from fastapi import APIRouter, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from gateway.answers.events import COMMENT, EventStream, encode_event
+from gateway.answers.response import build_masks, response_with
+from gateway.answers.segmentation import Segmentation, Target, joined
+from gateway.call import Call
+from gateway.documentation import error_responses, event_responses, request_body
+from gateway.door.deadline import time_is_up
+from gateway.errors import ApiError, late_error_body
+from gateway.inputs.prompts import split_prompt, with_task
+from gateway.inputs.read import EncodedImage, SegmentInput
+from gateway.routes.segment import image_of, question_of, receive
+
+BEGIN_AFTER_S: Final = 0.25  # what Triton refuses, it refuses sooner: the refusal then has its own HTTP status
+COMMENT_EVERY_S: Final = 5.0
+FAILED: Final = "error"  # the engine's finish_reason of a target that failed while others were answered
+
+Work = Callable[[], Awaitable[None]]
+
+router = APIRouter()
+
+
+@router.post(
+    "/segment/stream",
+    summary="The same, with each object as soon as it is found",
+    response_class=Response,
+    responses={**event_responses(), **error_responses()},
+    openapi_extra=request_body(),
+)
+async def stream(request: Request) -> Response:
+    """Server-sent events: `accepted`, an `object` for each object found, then `done`, or `error`."""
+    call = Call.begin(request)
+    return StreamedAnswer(call, await receive(call))
+
+
+class StreamedAnswer(Response):
+    """Asks for each target alone, all at once, and sends the answers in the order in which they come.
+
+    An error before the first event is raised, and becomes an ordinary answer; later ones become the last event.
+    """
+
+    def __init__(self, call: Call, received: SegmentInput) -> None:
+        super().__init__()
+        self._call = call
+        self._received = received
+        self._form = received.form
+        self._targets = split_prompt(with_task(received.form.prompt))
+        self._parts: dict[int, Segmentation] = {}  # by target's number
+        self._failures: list[ApiError] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        """Sends the answer; the last event is sent outside of the request's place, as other answers are."""
+        accepted = {
+            "request_id": self._call.record.request_id,
+            "targets": [target.target for target in self._targets],
+        }
+        stream = EventStream(send, encode_event("accepted", json.dumps(accepted)))
+        try:
+            last = await self._call.answered(lambda: self._answer(stream))
+        except Exception as error:
+            if not stream.begun:
+                raise
+            last = encode_event("error", json.dumps(late_error_body(self._call.request, error)))
+        await stream.send(last, more=False)
+
+    async def _answer(self, stream: EventStream) -> bytes:
+        """Sends the objects; returns the event `done`."""
+        call = self._call
+        images = [await image_of(call, self._received)] * len(self._targets)
+        copies_bytes = len(images[0]) * (len(images) - 1)  # each target's request holds one; the first is counted
+        call.share.check(copies_bytes)
+        try:
+            with call.share.holding(copies_bytes), anyio.fail_after(call.deadline.remaining_s()):
+                works = [partial(self._answer_target, number, images, stream) for number in range(len(images))]
+                await _all_of(works, beside=partial(_keep_alive, stream))
+        except TimeoutError as error:
+            raise time_is_up() from error
+        if not self._parts:
+            raise self._failures[0]
+        return await call.in_encoder(self._encode_done)
+
+    async def _answer_target(self, number: int, images: list[EncodedImage], stream: EventStream) -> None:
+        """Takes one reference to the image, so that the last of them goes when all requests are serialised."""
+        question = replace(question_of(self._form), prompt=self._targets[number].prompt)
+        try:
+            part = await self._call.ask(question, images.pop())
+        except ApiError as error:
+            if error.code != "internal":
+                raise
+            self._failures.append(error)
+            return
+        if self._parts:  # all show the same image: one is enough
+            part = replace(part, input_image=next(iter(self._parts.values())).input_image)
+        self._parts[number] = part
+        events = await self._call.in_encoder(partial(self._encode_objects, number, part))
+        with self._call.share.holding(sum(map(len, events))):
+            await stream.begin()
+            for event in events:
+                await stream.send(event)
+
+    def _encode_objects(self, number: int, part: Segmentation) -> list[bytes]:
+        with self._call.record.phase("encode"):
+            masks = build_masks(self._form, part, self._call.checkpoint)
+            return [
+                encode_event(
+                    "object",
+                    f'{{"target":{number},"object":{mask.model_copy(update={"target": number}).model_dump_json()}}}',
+                )
+                for mask in masks
+            ]
+
+    def _encode_done(self) -> bytes:
+        call = self._call
+        with call.record.phase("encode"):
+            whole = self._whole()
+            response = response_with([], self._form, whole, call.record, default_model_id=call.settings.model_id)
+        response.timings_ms = call.record.timings_ms
+        return encode_event("done", response.model_dump_json(exclude={"masks"}))
+
+    def _whole(self) -> Segmentation:
+        """The answer to the whole prompt, as the engine gives it: a target that failed does not lose the others."""
+        answered = next(iter(self._parts.values()))
+        return joined(
+            [
+                self._parts.get(number, replace(answered, objects=[], targets=[Target(asked.target, FAILED)], text=""))
+                for number, asked in enumerate(self._targets)
+            ]
+        )
+
+
+async def _keep_alive(stream: EventStream) -> None:
+    """Begins the answer where no target is decoded soon, and sends comments while nothing else may be sent."""
+    await anyio.sleep(BEGIN_AFTER_S)
+    await stream.begin()
+    while True:
+        await anyio.sleep(COMMENT_EVERY_S)
+        await stream.send(COMMENT)
+
+
+async def _all_of(works: Iterable[Work], *, beside: Work) -> None:
+    """Does several works at once, and one beside them until they are done. The first error ends all, and is raised."""
+    errors: list[Exception] = []
+
+    async def run(work: Work) -> None:
+        try:
+            await work()
+        except Exception as error:
+            errors.append(error)
+            everything.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as everything:
+        everything.start_soon(run, beside)
+        async with anyio.create_task_group() as group:
+            for work in works:
+                group.start_soon(run, work)
+        everything.cancel_scope.cancel()
+    if errors:
+        raise errors[0]
