@@ -4,7 +4,7 @@
  */
 
 // Light enough for dark letters. Nobody has to tell objects apart by colour alone: each also has its name.
-const PALETTE = ["#4d9bff", "#ff7a59", "#2fc98f", "#ffc233", "#c58bff", "#27c4e0", "#ff7db0", "#a6d13c", "#8f9dff", "#d9b38c"];
+const PALETTE = ["#4d9bff", "#ff7a59", "#2fc98f", "#ffc233", "#c58bff", "#27c4e0", "#ff7db0", "#a6d13c"];
 
 export class Colours {
   /** @type {Map<string, string>} */

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 from real_stack import Stack
 from stack import ChildProcess, answers_200, free_ports, gateway, wait_until
-from visits import Visit
+from visits import REFUSED, Visit
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 
@@ -38,9 +38,9 @@ def test_a_key_is_asked_for_and_kept_in_this_tab(front: Front, visit: Callable[.
     with front(API_KEYS_FILE=str(keys)) as (url, _):
         demo = visit(url).open()
         expect(demo["failure"]).to_be_hidden()
-        with demo.refusals():
-            demo.ask("penguin")
-            expect(demo["failure"]).to_contain_text("A key is needed")
+        demo.forgive(REFUSED)
+        demo.ask("penguin")
+        expect(demo["failure"]).to_contain_text("A key is needed")
         expect(demo["failure"]).to_contain_text("401")
         expect(demo["key"]).to_be_focused()
         demo["key"].fill("open-sesame")
@@ -60,18 +60,18 @@ def test_a_key_is_asked_for_and_kept_in_this_tab(front: Front, visit: Callable[.
 def test_a_picture_that_is_too_large(front: Front, visit: Callable[..., Visit]) -> None:
     with front(MAX_IMAGE_BYTES="20000") as (url, _):
         demo = visit(url).open()
-        with demo.refusals():
-            demo.ask("penguin")
-            expect(demo["failure"]).to_contain_text("The picture is too large")
+        demo.forgive(REFUSED)
+        demo.ask("penguin")
+        expect(demo["failure"]).to_contain_text("The picture is too large")
         expect(demo["failure"]).to_contain_text("413")
         expect(demo["failure"]).to_contain_text("send at most 20000")
         expect(demo["failure"]).to_contain_text("request ")
 
 
 def test_a_prompt_with_too_many_things(demo: Visit) -> None:
-    with demo.refusals():
-        demo.ask(" ; ".join("abcdefghi"))
-        expect(demo["failure"]).to_contain_text("This prompt cannot be answered")
+    demo.forgive(REFUSED)
+    demo.ask(" ; ".join("abcdefghi"))
+    expect(demo["failure"]).to_contain_text("This prompt cannot be answered")
     expect(demo["failure"]).to_contain_text("422")
     demo.ask("penguin")
     demo.answered()
@@ -82,9 +82,9 @@ def test_a_file_that_is_damaged(demo: Visit, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.png"
     damaged.write_bytes((DOCS / "sample.png").read_bytes()[:500])
     demo["file"].set_input_files(damaged)
-    with demo.refusals():
-        demo.ask("penguin")
-        expect(demo["failure"]).to_contain_text("The picture cannot be read")
+    demo.forgive(REFUSED)
+    demo.ask("penguin")
+    expect(demo["failure"]).to_contain_text("The picture cannot be read")
 
 
 def test_a_model_server_that_is_gone(front: Front, visit: Callable[..., Visit]) -> None:
@@ -92,23 +92,23 @@ def test_a_model_server_that_is_gone(front: Front, visit: Callable[..., Visit]) 
     address = f"127.0.0.1:{nobody}"
     with front(TRITON_GRPC_URL=address, TRITON_METRICS_URL=f"http://{address}/metrics") as (url, _):
         demo = visit(url)
-        with demo.refusals():
-            demo.open()
-            expect(demo["failure"]).to_contain_text("The model server does not answer")
-            demo.ask("penguin")
-            expect(demo["failure"]).to_contain_text("503")
-            expect(demo["failure"].get_by_role("button", name="Try again")).to_be_visible()
+        demo.forgive(REFUSED)
+        demo.open()
+        expect(demo["failure"]).to_contain_text("The model server does not answer")
+        demo.ask("penguin")
+        expect(demo["failure"]).to_contain_text("503")
+        expect(demo["failure"].get_by_role("button", name="Try again")).to_be_visible()
 
 
 def test_a_gateway_that_is_gone(front: Front, visit: Callable[..., Visit]) -> None:
     with front() as (url, process):
         demo = visit(url).open()
         process.stop()
-        with demo.refusals():
-            demo.ask("penguin")
-            expect(demo["failure"]).to_contain_text("The service cannot be reached")
-            expect(demo["run"]).to_have_text("Segment")
-            expect(demo["failure"].get_by_role("button", name="Try again")).to_be_visible()
+        demo.forgive(REFUSED)
+        demo.ask("penguin")
+        expect(demo["failure"]).to_contain_text("The service cannot be reached")
+        expect(demo["run"]).to_have_text("Segment")
+        expect(demo["failure"].get_by_role("button", name="Try again")).to_be_visible()
 
 
 def test_a_question_is_cancelled(front: Front, visit: Callable[..., Visit]) -> None:

@@ -2,8 +2,6 @@
 
 import base64
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -11,7 +9,9 @@ from urllib.parse import urlsplit
 from PIL import Image
 from playwright.sync_api import ConsoleMessage, Download, Locator, Page, Request, expect
 
-REFUSED = "Failed to load resource"  # what Chromium says of every answer from 400 on
+# What Chromium writes to the console of every answer from 400 on, and of what a page's policy forbids.
+REFUSED = "Failed to load resource"
+BLOCKED = "Content Security Policy"
 
 
 class Visit:
@@ -27,7 +27,7 @@ class Visit:
         self.url = url
         self.complaints: list[str] = []
         self.hosts: set[str] = set()
-        self._expects_refusals = False
+        self._forgiven: list[str] = []
         page.context.on("requestfinished", self._note_request)
         page.context.on("requestfailed", self._note_request)
         page.on("console", self._note_message)
@@ -38,12 +38,9 @@ class Visit:
         self.page.wait_for_selector("body.ready")
         return self
 
-    @contextmanager
-    def refusals(self) -> Iterator[None]:
-        """Within it, the service may refuse requests, which Chromium writes to the console."""
-        self._expects_refusals = True
-        yield
-        self._expects_refusals = False
+    def forgive(self, words: str) -> None:
+        """From now on, the console may hold messages with these words."""
+        self._forgiven.append(words)
 
     def ask(self, prompt: str) -> None:
         """Types a prompt and presses Enter."""
@@ -97,8 +94,8 @@ class Visit:
             self.hosts.add(parts.hostname or "")
 
     def _note_message(self, message: ConsoleMessage) -> None:
-        expected = self._expects_refusals and REFUSED in message.text
-        if message.type in ("error", "warning") and not expected:
+        forgiven = any(words in message.text for words in self._forgiven)
+        if message.type in ("error", "warning") and not forgiven:
             self.complaints.append(message.text)
 
 
