@@ -16,7 +16,7 @@ from gateway.answers.segmentation import Segmentation, SegmentedObject, Target
 from gateway.door.deadline import time_is_up
 from gateway.errors import STATUS_OF_CODE, ApiError
 from gateway.schemas import Version
-from gateway.triton.wire import OUTPUTS
+from gateway.triton.wire import OUTPUTS, SerializedRequest
 from gateway.version import VERSION
 
 INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
@@ -85,14 +85,14 @@ class TritonSegmenter:
             return Version(version=VERSION, triton=None)
         return Version(version=VERSION, triton=metadata.version)
 
-    async def segment(self, request: bytes, *, timeout_s: float) -> Segmentation:
+    async def segment(self, request: SerializedRequest, *, timeout_s: float) -> Segmentation:
         """The answer to a serialised request; raises ApiError where there is none."""
         trace_headers: dict[str, str] = {}
         if self._traced:
             propagate.inject(trace_headers)
         try:
             response = await self._infer(
-                request, timeout=timeout_s + ANSWER_GRACE_S, metadata=tuple(trace_headers.items())
+                request.message, timeout=timeout_s + ANSWER_GRACE_S, metadata=tuple(trace_headers.items())
             )
         except grpc.aio.AioRpcError as error:
             raise _api_error(InferenceServerException(error.details(), str(error.code()))) from error

@@ -15,13 +15,14 @@ from gateway.triton.client import TritonSegmenter
 from gateway.triton.replicas.addresses import ServiceName, host_of
 from gateway.triton.replicas.following import follow, look_up
 from gateway.triton.replicas.pool import ReplicaPool
+from gateway.triton.wire import SerializedRequest
 from gateway.watching.replica_metrics import ReplicaMetrics
 
 
 class Segmenter(Protocol):
     """Asks Triton, wherever it is."""
 
-    async def segment(self, request: bytes, *, timeout_s: float) -> Segmentation:
+    async def segment(self, request: SerializedRequest, *, timeout_s: float) -> Segmentation:
         """The answer to a serialised request; raises ApiError where there is none."""
 
     async def is_ready(self) -> bool:

@@ -55,8 +55,23 @@ class SegmentRequest:
     request_id: str
 
 
-def serialize_request(request: SegmentRequest) -> bytes:
-    """A ModelInferRequest of `segment`, serialised."""
+@dataclass(frozen=True, slots=True)
+class SerializedRequest:
+    """A request that can be sent, with what the choice of a replica depends on.
+
+    Attributes:
+        message: a ModelInferRequest of `segment`.
+        picture: equal for equal images; from an image's length and its end, which tell images apart.
+        names_model: whether the request names a model, which may have to be loaded first.
+    """
+
+    message: bytes
+    picture: bytes
+    names_model: bool
+
+
+def serialize_request(request: SegmentRequest) -> SerializedRequest:
+    """Serialises a request to `segment`."""
     message = service_pb2.ModelInferRequest(model_name="segment", id=request.request_id)
     message.parameters["timeout"].int64_param = int(request.timeout_s * 1e6)
     _add_input(message, "prompt", "BYTES", _bytes_element(request.prompt.encode()))
@@ -69,56 +84,11 @@ def serialize_request(request: SegmentRequest) -> bytes:
         message.outputs.add(name=name)
     length = struct.pack("<I", len(request.image))
     field_head = _varint(_RAW_TAG) + _varint(len(length) + len(request.image))
-    return b"".join((message.SerializeToString(), field_head, length, request.image))
-
-
-@dataclass(frozen=True, slots=True)
-class RequestTraits:
-    """What matters for the choice of a replica.
-
-    Attributes:
-        picture: identifies the image, by its length and its end.
-        names_model: whether the request names a model, which may have to be loaded first.
-    """
-
-    picture: bytes
-    names_model: bool
-
-
-def read_traits(request: bytes) -> RequestTraits:
-    """The traits of what `serialize_request` gave; an image of any size takes about 0.1 ms."""
-    image_field, image_at = _last_field(request)
-    head = service_pb2.ModelInferRequest.FromString(request[:image_field])
-    sample = request[max(image_at, len(request) - _SAMPLE_BYTES) :]
-    length = struct.pack("<Q", len(request) - image_at)
-    return RequestTraits(
-        picture=blake2b(length + sample, digest_size=16).digest(),
-        names_model=any(tensor.name == "model_id" for tensor in head.inputs),
+    return SerializedRequest(
+        message=b"".join((message.SerializeToString(), field_head, length, request.image)),
+        picture=blake2b(length + request.image[-_SAMPLE_BYTES:], digest_size=16).digest(),
+        names_model=request.model_id is not None,
     )
-
-
-def _last_field(message: bytes) -> tuple[int, int]:
-    """Where the last field of a message begins, and where its contents do; all fields must be length-delimited."""
-    field, end = 0, 0
-    while True:
-        field = end
-        _tag, position = _read_varint(message, field)
-        length, contents = _read_varint(message, position)
-        end = contents + length
-        if end >= len(message):
-            return field, contents
-
-
-def _read_varint(message: bytes, position: int) -> tuple[int, int]:
-    """A whole number in protobuf's encoding, and the position after it."""
-    value, shift = 0, 0
-    while True:
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 1 << _VARINT_BITS:
-            return value, position
-        shift += _VARINT_BITS
 
 
 def _add_input(message: service_pb2.ModelInferRequest, name: str, datatype: str, raw: bytes) -> None:

@@ -12,7 +12,7 @@ from gateway.triton.client import ReplicaFault, _api_error
 from gateway.triton.replicas.addresses import ServiceName, read_targets
 from gateway.triton.replicas.balancing import choose
 from gateway.triton.replicas.retry_budget import FLOOR, SHARE, WINDOW_S, RetryBudget
-from gateway.triton.wire import SegmentRequest, read_traits, serialize_request
+from gateway.triton.wire import SegmentRequest, serialize_request
 
 IDLE = {"a:1": 0, "b:1": 0, "c:1": 0}
 
@@ -94,8 +94,8 @@ def traits_of(image: bytes, *, model_id: str | None = None, prompt: str = "segme
     asked = SegmentRequest(
         image=image, prompt=prompt, model_id=model_id, max_new_tokens=None, timeout_s=1.0, request_id="any"
     )
-    traits = read_traits(serialize_request(asked))
-    return traits.picture, traits.names_model
+    request = serialize_request(asked)
+    return request.picture, request.names_model
 
 
 @pytest.mark.parametrize("size", [0, 1, 127, 128, 20_000, 3_000_000])

@@ -15,7 +15,7 @@ from gateway.triton.client import Health, ReplicaFault
 from gateway.triton.replicas import pool as pools
 from gateway.triton.replicas.balancing import choose
 from gateway.triton.replicas.pool import ReplicaPool
-from gateway.triton.wire import SegmentRequest, read_traits, serialize_request
+from gateway.triton.wire import SegmentRequest, SerializedRequest, serialize_request
 from gateway.watching.replica_metrics import ReplicaMetrics
 
 UNTIL_S = 10.0
@@ -39,7 +39,7 @@ class ScriptedReplica:
     def __post_init__(self) -> None:
         self.open_gate.set()
 
-    async def segment(self, request: bytes, *, timeout_s: float) -> Segmentation:
+    async def segment(self, request: SerializedRequest, *, timeout_s: float) -> Segmentation:
         self.asked += 1
         try:
             await self.open_gate.wait()
@@ -81,7 +81,7 @@ class Fleet:
     def pictures_of(self, address: str) -> list[bytes]:
         """Those that an idle pool would send to this replica."""
         idle = dict.fromkeys(self.pool.addresses, 0)
-        return [picture for picture in PICTURES if choose(idle, read_traits(serialized(picture)).picture) == address]
+        return [picture for picture in PICTURES if choose(idle, serialized(picture).picture) == address]
 
     def metric(self, name: str, replica: str) -> float | None:
         return self.registry.get_sample_value(f"gateway_replica_{name}", {"replica": replica})
@@ -95,7 +95,7 @@ class Fleet:
         await until(lambda: all(self.replicas[address].probed >= count + 3 for address, count in before.items()))
 
 
-def serialized(picture: bytes, model_id: str | None = None) -> bytes:
+def serialized(picture: bytes, model_id: str | None = None) -> SerializedRequest:
     asked = SegmentRequest(
         image=picture, prompt="cat", model_id=model_id, max_new_tokens=None, timeout_s=60.0, request_id="x"
     )

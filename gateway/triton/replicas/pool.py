@@ -16,7 +16,7 @@ from gateway.triton.client import UNAVAILABLE, Health, ReplicaFault
 from gateway.triton.replicas.balancing import choose
 from gateway.triton.replicas.replica import Replica, ReplicaClient
 from gateway.triton.replicas.retry_budget import RetryBudget
-from gateway.triton.wire import RequestTraits, read_traits
+from gateway.triton.wire import SerializedRequest
 from gateway.version import VERSION
 from gateway.watching.replica_metrics import ReplicaMetrics
 
@@ -97,29 +97,28 @@ class ReplicaPool:
         replica = next((each for each in self._replicas.values() if each.in_rotation), None)
         return Version(version=VERSION, triton=None) if replica is None else await replica.client.version()
 
-    async def segment(self, request: bytes, *, timeout_s: float) -> Segmentation:
-        """The answer to a serialised request, of the second replica where the first fails; raises ApiError."""
+    async def segment(self, request: SerializedRequest, *, timeout_s: float) -> Segmentation:
+        """The answer to a request, from a second replica if the first one fails; raises ApiError."""
         deadline = Deadline(timeout_s)
-        traits = read_traits(request)
         self._budget.count_request()
-        first = self._choose(traits)
+        first = self._choose(request)
         if first is None:
             raise ApiError("unavailable", UNAVAILABLE)
         try:
-            return await self._ask(first, request, traits, deadline)
+            return await self._ask(first, request, deadline)
         except ApiError as error:
-            second = self._choose(traits, other_than=first)
+            second = self._choose(request, other_than=first)
             if second is None or not self._may_ask_again(error):
                 raise
-        return await self._ask(second, request, traits, deadline)
+        return await self._ask(second, request, deadline)
 
-    def _choose(self, traits: RequestTraits, *, other_than: Replica | None = None) -> Replica | None:
+    def _choose(self, request: SerializedRequest, *, other_than: Replica | None = None) -> Replica | None:
         loads = {
             address: replica.outstanding
             for address, replica in self._replicas.items()
             if replica.in_rotation and replica is not other_than
         }
-        return self._replicas[choose(loads, traits.picture)] if loads else None
+        return self._replicas[choose(loads, request.picture)] if loads else None
 
     def _may_ask_again(self, error: ApiError) -> bool:
         """Inference changes nothing, so it may be repeated. What a lost replica leaves is no additional load."""
@@ -127,10 +126,10 @@ class ReplicaPool:
             return True
         return error.code in RETRIED_CODES and self._budget.take()
 
-    async def _ask(self, replica: Replica, request: bytes, traits: RequestTraits, deadline: Deadline) -> Segmentation:
+    async def _ask(self, replica: Replica, request: SerializedRequest, deadline: Deadline) -> Segmentation:
         asked_at_s = self._clock()
         try:
-            segmentation = await replica.ask(request, timeout_s=deadline.remaining_s(), may_load=traits.names_model)
+            segmentation = await replica.ask(request, timeout_s=deadline.remaining_s())
         except ApiError as error:
             if isinstance(error, ReplicaFault) or error.code in RETRIED_CODES:
                 self._metrics.failed.labels(replica.address).inc()

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 from gateway.answers.segmentation import Segmentation
 from gateway.schemas import Version
 from gateway.triton.client import UNAVAILABLE, Health, ReplicaFault
+from gateway.triton.wire import SerializedRequest
 from gateway.watching.replica_metrics import ReplicaMetrics
 
 FIRST_PENALTY_S: Final = 1.0
@@ -19,7 +20,7 @@ _log = logging.getLogger(__name__)
 class ReplicaClient(Protocol):
     """What a replica is asked through."""
 
-    async def segment(self, request: bytes, *, timeout_s: float) -> Segmentation:
+    async def segment(self, request: SerializedRequest, *, timeout_s: float) -> Segmentation:
         """The answer to a serialised request; raises ApiError, and ReplicaFault where another may answer."""
 
     async def health(self) -> Health:
@@ -67,20 +68,19 @@ class Replica:
         """When the oldest unanswered request was sent; infinite where there is none, or it may wait for a load."""
         return min(self._waiting.values(), default=float("inf"))
 
-    async def ask(self, request: bytes, *, timeout_s: float, may_load: bool) -> Segmentation:
+    async def ask(self, request: SerializedRequest, *, timeout_s: float) -> Segmentation:
         """The answer to a request.
 
         Args:
-            request: serialised.
-            timeout_s: how long the answer may take.
-            may_load: the request may wait for a model to be loaded, so its age says nothing of the replica.
+            request: if it names a model, it may wait for a load, so its age tells nothing about the replica.
+            timeout_s: time limit for the answer.
 
         Raises:
             ReplicaFault: the replica failed, or was given up meanwhile.
             ApiError: there is no answer for another reason.
         """
         call = asyncio.ensure_future(self.client.segment(request, timeout_s=timeout_s))
-        self._waiting[call] = float("inf") if may_load else self._clock()
+        self._waiting[call] = float("inf") if request.names_model else self._clock()
         self._metrics.picked.labels(self.address).inc()
         self._metrics.outstanding.labels(self.address).inc()
         try:
