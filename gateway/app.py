@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from gateway.dialects import sam3, x_anylabeling
+from gateway.dialects.label_studio.routes import add_label_studio
 from gateway.door.access import KEY_HEADER, KeyFile, require_key, require_key_or_token
 from gateway.door.bodies import BodyMiddleware, ByteBudget
 from gateway.errors import install_error_handlers
@@ -71,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(models.router, dependencies=protection)
     app.include_router(x_anylabeling.router, dependencies=token_protection)
     app.include_router(sam3.router)  # checks the key itself: its clients send it in the body
+    add_label_studio(app, settings, collected)
     install_error_handlers(app)
     _add_middleware(app, settings, collected)
     return app

@@ -65,7 +65,12 @@ HEADERS_OF_STATUS: Final[Mapping[int, Mapping[str, str]]] = {
     503: {"Retry-After": "1"},
 }
 
-_CODE_OF_HTTP_STATUS: Final[Mapping[int, str]] = {400: "invalid_body", 404: "not_found", 405: "method_not_allowed"}
+_CODE_OF_HTTP_STATUS: Final[Mapping[int, str]] = {
+    400: "invalid_body",
+    401: "unauthorized",
+    404: "not_found",
+    405: "method_not_allowed",
+}
 
 
 class ApiError(Exception):
@@ -133,8 +138,15 @@ def note_error(request: Request, error: ApiError) -> None:
     record = record_of(request.scope)
     record.code = error.code
     record.notes.update(error.notes)
-    if error.__cause__ is not None and error.code in CODES_WITH_CAUSE:
-        record.notes["cause"] = _describe_cause(error.__cause__)
+    if (cause := cause_of(error)) is not None:
+        record.notes["cause"] = cause
+
+
+def cause_of(error: ApiError) -> str | None:
+    """What the log may say of an error's cause; None if there is nothing."""
+    if error.__cause__ is None or error.code not in CODES_WITH_CAUSE:
+        return None
+    return _describe_cause(error.__cause__)
 
 
 def error_response(request: Request, *, status: int, code: str, detail: str) -> JSONResponse:

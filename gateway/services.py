@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from os import cpu_count
 from typing import Final
 
@@ -16,8 +17,8 @@ from gateway.fetching.network import Resolver
 from gateway.schemas import Models, Version
 from gateway.settings import Settings
 from gateway.triton.cached import Cached
-from gateway.triton.client import TritonSegmenter
 from gateway.triton.model_catalog import ModelCatalog
+from gateway.triton.segmenter import Segmenter, metrics_urls, running_segmenter
 from gateway.watching.metrics import Metrics
 
 MAX_DECODERS: Final = 2  # bodies decoded at once: each may hold its image twice
@@ -35,7 +36,7 @@ class Services:
     """
 
     settings: Settings
-    segmenter: TritonSegmenter
+    segmenter: Segmenter
     readiness: Cached[bool]
     models: Cached[Models]
     version: Cached[Version]
@@ -49,30 +50,27 @@ class Services:
 @asynccontextmanager
 async def running_services(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
     """Everything connected; closed when the context ends."""
-    segmenter = TritonSegmenter(
-        settings.triton_grpc_url, keepalive_s=settings.triton_keepalive_s, traced=settings.traces == "on"
-    )
-    catalog = ModelCatalog(settings)
     fetcher = Fetcher(
         resolve=Resolver(),
         policy=AddressPolicy(settings.url_fetch_allowed_networks),
         max_image_bytes=settings.max_image_bytes,
         on_blocked=metrics.count_blocked_fetch,
     )
-    yield Services(
-        settings=settings,
-        segmenter=segmenter,
-        readiness=Cached(segmenter.is_ready),
-        models=Cached(catalog.read),
-        version=Cached(segmenter.version),
-        catalog=catalog,
-        admission=Admission(settings.max_concurrent_requests, metrics.in_flight),
-        decoders=CapacityLimiter(MAX_DECODERS),
-        encoders=CapacityLimiter(min(MAX_ENCODERS, cpu_count() or 1)),
-        fetcher=fetcher if settings.url_fetch == "on" else None,
-    )
-    await catalog.close()
-    await segmenter.close()
+    async with running_segmenter(settings, metrics.replicas) as segmenter:
+        catalog = ModelCatalog(settings, partial(metrics_urls, settings, segmenter))
+        yield Services(
+            settings=settings,
+            segmenter=segmenter,
+            readiness=Cached(segmenter.is_ready),
+            models=Cached(catalog.read),
+            version=Cached(segmenter.version),
+            catalog=catalog,
+            admission=Admission(settings.max_concurrent_requests, metrics.in_flight),
+            decoders=CapacityLimiter(MAX_DECODERS),
+            encoders=CapacityLimiter(min(MAX_ENCODERS, cpu_count() or 1)),
+            fetcher=fetcher if settings.url_fetch == "on" else None,
+        )
+        await catalog.close()
 
 
 def services_of(request: Request) -> Services:

@@ -4,10 +4,12 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+import httpx2
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gateway.fetching.addresses import Network
+from gateway.triton.replicas.addresses import Targets, read_targets
 
 Switch = Literal["on", "off"]
 
@@ -20,9 +22,39 @@ def _read_networks(value: Any) -> Any:
     return [ip_network(part) if isinstance(part, str) else part for part in _split(value)]
 
 
+def _check_targets(value: str) -> str:
+    read_targets(value)
+    return value
+
+
+def _check_site(url: str) -> str:
+    try:
+        parsed = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise ValueError("not a URL; write one such as http://label-studio:8080") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo or parsed.query:
+        raise ValueError("write the URL of a server, without a user or a query, such as http://label-studio:8080")
+    return url.rstrip("/")
+
+
+def _check_secret_file(path: Path) -> Path:
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the file cannot be read: {type(error).__name__}") from error
+    if not content.strip():
+        raise ValueError("the file is empty; write the key into it")
+    return path
+
+
 Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_read_networks)]
+Site = Annotated[str, AfterValidator(_check_site)]
+SecretFile = Annotated[Path, AfterValidator(_check_secret_file)]
+
+
+TargetsText = Annotated[str, AfterValidator(_check_targets)]
 
 
 class Settings(BaseSettings):
@@ -31,8 +63,9 @@ class Settings(BaseSettings):
     Attributes:
         gateway_host: address to listen on.
         gateway_port: port to listen on.
-        triton_grpc_url: host and port of Triton's gRPC endpoint.
-        triton_metrics_url: URL of Triton's metrics.
+        triton_grpc_url: host and port of Triton's gRPC endpoint; several with commas, or dns:///name:port.
+        triton_metrics_url: URL of Triton's metrics, several with commas; its host is replaced by the replicas' own
+            where triton_grpc_url is a name.
         triton_keepalive_s: while requests run, Triton is pinged after this many seconds of silence; if it does not
             answer for as long again, the requests fail.
         model_id: the server's default model, as answers and the list of models name it; it is not sent to Triton.
@@ -45,6 +78,10 @@ class Settings(BaseSettings):
         unknown_fields: whether unknown fields of a request are refused or ignored.
         url_fetch: whether `image_url` may be an http or https URL.
         url_fetch_allowed_networks: networks that `image_url` may reach even though they are not public.
+        label_studio_url: the Label Studio that this gateway is a machine learning backend of; None for none. Images may
+            be fetched from there even if its address is not public.
+        label_studio_api_key: a user's key of that Label Studio, for its images.
+        label_studio_api_key_file: a file that holds the key, where `label_studio_api_key` is not set.
         max_image_bytes: largest encoded image.
         max_body_bytes_in_flight: largest total of the bodies of unanswered requests; requests beyond it are refused.
         max_concurrent_requests: most requests served at once; requests beyond it are refused.
@@ -56,7 +93,7 @@ class Settings(BaseSettings):
 
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(default=8000, ge=1, le=65535)
-    triton_grpc_url: str = "localhost:8011"
+    triton_grpc_url: TargetsText = "localhost:8011"
     triton_metrics_url: str = "http://localhost:8012/metrics"
     triton_keepalive_s: float = Field(default=10.0, gt=0)
     model_id: str = "google/paligemma2-3b-mix-448"
@@ -69,8 +106,21 @@ class Settings(BaseSettings):
     unknown_fields: Literal["refuse", "ignore"] = "refuse"
     url_fetch: Switch = "on"
     url_fetch_allowed_networks: Networks = ()
+    label_studio_url: Site | None = None
+    label_studio_api_key: SecretStr | None = None
+    label_studio_api_key_file: SecretFile | None = None
     max_image_bytes: int = Field(default=20_000_000, ge=1)
     max_body_bytes_in_flight: int = Field(default=1_000_000_000, ge=1)
     max_concurrent_requests: int = Field(default=64, ge=1)
     request_timeout_s: float = Field(default=60.0, gt=0)
     keep_alive_timeout_s: int = Field(default=75, ge=1)  # must exceed a load balancer's idle timeout, usually 60 s
+
+    @property
+    def triton_targets(self) -> Targets:
+        """Where the replicas are, as `triton_grpc_url` says."""
+        return read_targets(self.triton_grpc_url)
+
+    @property
+    def triton_metrics_urls(self) -> tuple[str, ...]:
+        """The URLs in `triton_metrics_url`."""
+        return tuple(_split(self.triton_metrics_url))

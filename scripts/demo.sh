@@ -3,6 +3,7 @@
 #
 #   ./scripts/demo.sh           serve until Ctrl-C
 #   ./scripts/demo.sh --once    end after the sample, leaving nothing running
+#   REPLICAS=3 ./scripts/demo.sh   with three Tritons
 #
 # docs/reference/settings.md says which variables change ports and models.
 set -euo pipefail

@@ -5,7 +5,8 @@
     python scripts/gateway_benchmark.py --streams 32 --requests 64    what streams cost beside other requests
 
 Starts the demo stack. One client sends 640x480 JPEG pictures with one object each, alternately to Triton's `segment`
-over gRPC and to the gateway, so that noise on the machine affects both equally. With --command, 16 pictures at once go to Triton over gRPC, to the gateway, and through paligemma-segment, by turns.
+over gRPC and to the gateway, so that noise on the machine affects both equally. With --command, 16 pictures at once go
+to Triton over gRPC, to the gateway, and through paligemma-segment, by turns.
 """
 
 import argparse

@@ -7,7 +7,7 @@ published mean IoU (google-research/big_vision, PaliGemma's segmentation evaluat
 import base64
 import io
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, cast
 
 import contourpy
 import numpy as np
@@ -86,17 +86,40 @@ def _run_lengths(mask_logits: NDArray[np.float32], pixel_box: list[int], space: 
     return RunLengths(size=(space.height, space.width), counts=encoded["counts"].decode("ascii"))
 
 
+def mask_parts(found: SegmentedObject, space: Space) -> list[list[Ring]]:
+    """The connected parts of an object's foreground: the outline of each, then those of its holes.
+
+    The rings are those of the format `polygon`, grouped; none if the object has no mask.
+    """
+    if found.mask_logits is None:
+        return []
+    filled = _contours(found.mask_logits).filled(0.0, np.inf)
+    points, offsets = cast("tuple[list[NDArray[np.float64]], list[NDArray[np.uint32]]]", filled)
+    parts = []
+    for part, ends in zip(points, offsets, strict=True):
+        outlines = np.split(part, ends[1:-1].astype(np.int64))
+        rings = [space.ring(found.box_xyxy, outline) for outline in outlines]
+        if len(rings[0]) >= MIN_RING_POINTS:
+            parts.append([ring for ring in rings if len(ring) >= MIN_RING_POINTS])
+    return parts
+
+
 def _rings(found: SegmentedObject, space: Space) -> list[Ring]:
     """The outlines of the foreground and of its holes, as closed lines in the space's coordinates.
 
     They are interpolated between the 64x64 samples of the raw mask, so they do not depend on the image's size.
     """
     assert found.mask_logits is not None
-    samples = len(found.mask_logits)
+    outlines = _contours(found.mask_logits).lines(0.0)
+    rings = (space.ring(found.box_xyxy, np.asarray(outline)) for outline in outlines)
+    return [ring for ring in rings if len(ring) >= MIN_RING_POINTS]
+
+
+def _contours(mask_logits: NDArray[np.float32]) -> contourpy.ContourGenerator:
+    """Makes outlines of float32[64, 64] logits, in [0, 1] of the box."""
+    samples = len(mask_logits)
     centres = (np.arange(samples) + 0.5) / samples
     # The outermost samples are repeated up to the box's edge, as in the resized mask; beyond the edge is background.
     positions = np.concatenate([[0.0, 0.0], centres, [1.0, 1.0]])
-    levels = np.pad(np.pad(found.mask_logits, 1, mode="edge"), 1, constant_values=BACKGROUND)
-    outlines = contourpy.contour_generator(positions, positions, levels).lines(0.0)
-    rings = (space.ring(found.box_xyxy, np.asarray(outline)) for outline in outlines)
-    return [ring for ring in rings if len(ring) >= MIN_RING_POINTS]
+    levels = np.pad(np.pad(mask_logits, 1, mode="edge"), 1, constant_values=BACKGROUND)
+    return contourpy.contour_generator(positions, positions, levels, fill_type=contourpy.FillType.OuterOffset)

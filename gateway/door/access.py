@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Annotated, Final
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import (
+    APIKeyHeader,
+    HTTPAuthorizationCredentials,
+    HTTPBasic,
+    HTTPBasicCredentials,
+    HTTPBearer,
+)
 
 from gateway.errors import ApiError
 from gateway.watching.record import record_of
@@ -18,6 +24,7 @@ BEARER: Final = HTTPBearer(auto_error=False, description="One of the keys in the
 KEY_HEADER: Final = APIKeyHeader(
     name="X-API-Key", auto_error=False, description="The same keys, for clients that ask so."
 )
+BASIC: Final = HTTPBasic(auto_error=False, description="Any user name, and one of the keys as the password.")
 TOKEN_HEADER: Final = APIKeyHeader(name="Token", auto_error=False, description="The same keys, for X-AnyLabeling.")
 LOOK_EVERY_S: Final = 1.0  # how often the file is checked for changes
 
@@ -122,6 +129,16 @@ async def require_key_or_token(
 ) -> None:
     """The same for routers whose clients send the key in the header `Token`."""
     _admit(request, header, bearer.credentials if bearer else None, token)
+
+
+async def require_key_or_password(
+    request: Request,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(BEARER)],
+    header: Annotated[str | None, Depends(KEY_HEADER)],
+    basic: Annotated[HTTPBasicCredentials | None, Depends(BASIC)],
+) -> None:
+    """The same for routers whose clients send the key as the password of basic authentication."""
+    _admit(request, header, bearer.credentials if bearer else None, basic.password if basic else None)
 
 
 async def admit(request: Request, *offered: str | None) -> None:

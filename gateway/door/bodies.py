@@ -6,7 +6,7 @@ request's bytes count until its answer has been sent.
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 from prometheus_client import Gauge
@@ -66,6 +66,10 @@ class Share:
         """Takes further bytes; raises ApiError if they do not fit."""
         self.check(count)
         self.become(self._held_bytes + count)
+
+    def part(self) -> AbstractContextManager["Share"]:
+        """A share of its own for a part of the request's work, given back when that part ends."""
+        return self._budget.share()
 
     def become(self, count: int) -> None:
         """Sets the bytes that the request holds, whether they fit or not."""

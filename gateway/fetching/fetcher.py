@@ -13,7 +13,7 @@ from gateway.errors import ApiError
 from gateway.fetching.addresses import AddressPolicy
 from gateway.fetching.errors import UNREACHABLE, FetchBlocked
 from gateway.fetching.network import CheckedNetwork, Resolve
-from gateway.fetching.urls import parse_url, redirected
+from gateway.fetching.urls import Origin, parse_url, redirected
 
 MAX_REDIRECTS: Final = 3
 MAX_FETCH_S: Final = 15.0  # in all, redirects included
@@ -22,7 +22,7 @@ CONTENT_TYPES: Final = ("image/", "application/octet-stream", "binary/octet-stre
 
 # No content encoding is accepted, so that the size limit applies to the bytes that are kept.
 _HEADERS: Final[dict[bytes | str, bytes | str]] = {
-    "Accept": "image/*",
+    "Accept": "image/*, */*;q=0.1",  # not images alone: some frameworks answer 406 to that, whatever they have
     "Accept-Encoding": "identity",
     "User-Agent": "paligemma-gateway",
 }
@@ -42,20 +42,37 @@ class Fetcher:
         max_image_bytes: int,
         on_blocked: Callable[[str], None] = lambda _reason: None,
         ssl_context: ssl.SSLContext | None = None,
+        trusted: Origin | None = None,
     ) -> None:
-        """`on_blocked` is called with the reason each time a fetch is refused."""
-        self._network = CheckedNetwork(resolve, policy)
+        """`on_blocked` is called with the reason each time a fetch is refused.
+
+        `trusted` is a server that the operator names: it may have any address, and gets what authorizes a fetch.
+        """
+        self._network = CheckedNetwork(resolve, policy, trusted)
+        self._trusted = trusted
         self._max_image_bytes = max_image_bytes
         self._on_blocked = on_blocked
         self._ssl_context = ssl_context or httpcore2.default_ssl_context()
 
     async def fetch(
-        self, text: str, *, timeout_s: float, on_received: Callable[[int], None] = lambda _count: None
+        self,
+        text: str,
+        *,
+        timeout_s: float,
+        on_received: Callable[[int], None] = lambda _count: None,
+        authorization: str | None = None,
     ) -> bytes:
-        """Returns the body behind a URL. Raises ApiError. `on_received` is called with the size of each chunk."""
+        """Returns the body behind a URL. Raises ApiError.
+
+        Args:
+            text: the URL.
+            timeout_s: for all of it.
+            on_received: called with the size of each chunk.
+            authorization: header for the trusted server; no other server gets it, not even by a redirect.
+        """
         try:
             async with asyncio.timeout(min(timeout_s, MAX_FETCH_S)):
-                return await self._fetch(parse_url(text), on_received)
+                return await self._fetch(parse_url(text), on_received, authorization)
         except FetchBlocked as blocked:
             self._on_blocked(blocked.reason)
             raise
@@ -64,11 +81,11 @@ class Fetcher:
         except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.TimeoutException) as error:
             raise ApiError("fetch_failed", UNREACHABLE) from error
 
-    async def _fetch(self, url: httpx2.URL, on_received: Callable[[int], None]) -> bytes:
+    async def _fetch(self, url: httpx2.URL, on_received: Callable[[int], None], authorization: str | None) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
             async with (
                 httpcore2.AsyncConnectionPool(ssl_context=self._ssl_context, network_backend=self._network) as pool,
-                _get(pool, url) as response,
+                _get(pool, url, authorization if Origin.of(url) == self._trusted else None) as response,
             ):
                 headers = httpx2.Headers(response.headers)
                 if response.status not in REDIRECTS:
@@ -98,10 +115,15 @@ class Fetcher:
         return ApiError("image_too_large", f"the image behind image_url has more than {self._max_image_bytes} bytes")
 
 
-def _get(pool: httpcore2.AsyncConnectionPool, url: httpx2.URL) -> AbstractAsyncContextManager[httpcore2.Response]:
+def _get(
+    pool: httpcore2.AsyncConnectionPool, url: httpx2.URL, authorization: str | None
+) -> AbstractAsyncContextManager[httpcore2.Response]:
     # raw_host is the IDNA-encoded host that was checked; it is not parsed a second time.
     target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
-    return pool.stream("GET", target, headers={"Host": url.netloc.decode("ascii"), **_HEADERS})
+    headers = {"Host": url.netloc.decode("ascii"), **_HEADERS}
+    if authorization is not None:
+        headers["Authorization"] = authorization
+    return pool.stream("GET", target, headers=headers)
 
 
 def _check(status: int, headers: httpx2.Headers) -> None:

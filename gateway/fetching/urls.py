@@ -1,5 +1,6 @@
 """Checks the form of a URL, before any look-up."""
 
+from dataclasses import dataclass
 from typing import Final
 
 import httpx2
@@ -9,6 +10,27 @@ from gateway.errors import ApiError
 SCHEMES: Final = ("http", "https")
 MAX_URL_LENGTH: Final = 8192
 MAX_PORT: Final = 65535
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a credential belongs to.
+
+    Attributes:
+        scheme: http or https.
+        host: as the network is asked for it: in lower case, IDNA-encoded.
+        port: also where the URL leaves it out.
+    """
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: httpx2.URL) -> "Origin":
+        """The origin of a URL that `parse_url` has accepted."""
+        return cls(url.scheme, url.raw_host.decode("ascii"), url.port or DEFAULT_PORTS[url.scheme])
 
 
 def parse_url(text: str) -> httpx2.URL:

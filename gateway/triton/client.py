@@ -1,8 +1,9 @@
-"""The client of Triton's `segment`."""
+"""The client of one Triton's `segment`."""
 
 import asyncio
 import math
 import re
+from enum import Enum
 from typing import Any, Final
 
 import grpc
@@ -15,19 +16,33 @@ from gateway.answers.segmentation import Segmentation, SegmentedObject, Target
 from gateway.door.deadline import time_is_up
 from gateway.errors import STATUS_OF_CODE, ApiError
 from gateway.schemas import Version
-from gateway.triton.wire import OUTPUTS
+from gateway.triton.wire import OUTPUTS, SerializedRequest
 from gateway.version import VERSION
 
 INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
 MODELS: Final = ("paligemma", "token_parser", "mask_decoder", "segment")
 ANSWER_GRACE_S: Final = 2.0  # Triton keeps the deadline itself; this is for its answer to arrive
 READY_TIMEOUT_S: Final = 2.0
+UNAVAILABLE: Final = "the model server cannot be reached; try again later"
 
 _CODED_MESSAGE: Final = re.compile(r"\[([a-z_]+)\] (.*)", re.DOTALL)
 
 
+class Health(Enum):
+    """What a server says when it is asked for its models."""
+
+    READY = "ready"
+    NOT_READY = "not ready"
+    UNREACHABLE = "cannot be reached"
+    SILENT = "does not answer"
+
+
+class ReplicaFault(ApiError):
+    """A fault of the server that was asked and not of the request: another server may well answer."""
+
+
 class TritonSegmenter:
-    """Calls Triton over gRPC; one for the whole application."""
+    """Calls one Triton over gRPC."""
 
     def __init__(self, url: str, *, keepalive_s: float, traced: bool = False) -> None:
         """Takes Triton's address.
@@ -51,11 +66,16 @@ class TritonSegmenter:
 
     async def is_ready(self) -> bool:
         """Whether every model of the server is ready."""
+        return await self.health() is Health.READY
+
+    async def health(self) -> Health:
+        """Asks for every model of the server; takes READY_TIMEOUT_S at most."""
         probes = (self._client.is_model_ready(name, client_timeout=READY_TIMEOUT_S) for name in MODELS)
         try:
-            return all(await asyncio.gather(*probes))
-        except InferenceServerException:
-            return False
+            return Health.READY if all(await asyncio.gather(*probes)) else Health.NOT_READY
+        except InferenceServerException as error:
+            silent = error.status() == "StatusCode.DEADLINE_EXCEEDED"
+            return Health.SILENT if silent else Health.UNREACHABLE
 
     async def version(self) -> Version:
         """The gateway's version, and the server's where it answers."""
@@ -65,14 +85,14 @@ class TritonSegmenter:
             return Version(version=VERSION, triton=None)
         return Version(version=VERSION, triton=metadata.version)
 
-    async def segment(self, request: bytes, *, timeout_s: float) -> Segmentation:
+    async def segment(self, request: SerializedRequest, *, timeout_s: float) -> Segmentation:
         """The answer to a serialised request; raises ApiError where there is none."""
         trace_headers: dict[str, str] = {}
         if self._traced:
             propagate.inject(trace_headers)
         try:
             response = await self._infer(
-                request, timeout=timeout_s + ANSWER_GRACE_S, metadata=tuple(trace_headers.items())
+                request.message, timeout=timeout_s + ANSWER_GRACE_S, metadata=tuple(trace_headers.items())
             )
         except grpc.aio.AioRpcError as error:
             raise _api_error(InferenceServerException(error.details(), str(error.code()))) from error
@@ -130,11 +150,12 @@ def _api_error(error: InferenceServerException) -> ApiError:
     """Triton's messages start with our `[code]` where the fault is the request's; others are Triton's own."""
     coded = _CODED_MESSAGE.search(error.message() or "")
     if coded is not None and coded[1] in STATUS_OF_CODE:
-        return ApiError(coded[1], coded[2])
+        is_stopping = coded[1] == "unavailable"
+        return ReplicaFault(coded[1], coded[2]) if is_stopping else ApiError(coded[1], coded[2])
     match error.status():
         case "StatusCode.DEADLINE_EXCEEDED":
             return time_is_up()
         case "StatusCode.UNAVAILABLE":
-            return ApiError("unavailable", "the model server cannot be reached; try again later")
+            return ReplicaFault("unavailable", UNAVAILABLE)
         case _:
-            return ApiError("internal", "the model server failed on this request")
+            return ReplicaFault("internal", "the model server failed on this request")

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,7 @@ from gateway.door.deadline import Deadline
 from gateway.errors import ApiError
 from gateway.schemas import Models
 from gateway.settings import Settings
+from gateway.triton.client import UNAVAILABLE
 
 LOADED: Final = "paligemma_models_loaded"
 LOADING: Final = "paligemma_models_loading"
@@ -40,8 +42,15 @@ class Gauges:
 class ModelCatalog:
     """Reads the engines' gauges; one for the whole application."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, urls: Callable[[], Sequence[str]] | None = None) -> None:
+        """Takes where the gauges are.
+
+        Args:
+            settings: of the gateway.
+            urls: the metrics of the replicas of this moment; None for those of the settings.
+        """
         self._settings = settings
+        self._urls = urls or (lambda: settings.triton_metrics_urls)
         self._loading_since: dict[str, float] = {}
         self._client = httpx2.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
 
@@ -80,12 +89,27 @@ class ModelCatalog:
         return min(MAX_RETRY_AFTER_S, max(MIN_RETRY_AFTER_S, math.ceil(remaining_s)))
 
     async def _ask(self) -> Gauges:
+        """What the replicas that answer say together; raises ApiError where none does."""
+        said = await asyncio.gather(*(self._ask_one(url) for url in self._urls()))
+        answers = [gauges for gauges in said if isinstance(gauges, Gauges)]
+        if not answers:
+            raise ApiError("unavailable", UNAVAILABLE) from next(
+                (each for each in said if isinstance(each, Exception)), None
+            )
+        return Gauges(
+            loaded=frozenset().union(*(gauges.loaded for gauges in answers)),
+            loading=frozenset().union(*(gauges.loading for gauges in answers)),
+            load_s=max(gauges.load_s for gauges in answers),
+        )
+
+    async def _ask_one(self, url: str) -> Gauges | Exception:
+        """One replica's gauges, or why there are none."""
         try:
-            response = await self._client.get(self._settings.triton_metrics_url)
+            response = await self._client.get(url)
             response.raise_for_status()
             return _read_gauges(response.text)
         except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
-            raise ApiError("unavailable", "the model server cannot be reached; try again later") from error
+            return error
 
 
 def _read_gauges(text: str) -> Gauges:

@@ -7,6 +7,7 @@ in protobuf's encoding, fields may come in any order, and repeated ones in piece
 
 import struct
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final
 
 from tritonclient.grpc import service_pb2
@@ -30,6 +31,7 @@ OUTPUTS: Final = (
 _LENGTH_DELIMITED: Final = 2  # protobuf's wire type of bytes
 _RAW_TAG: Final = service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
 _VARINT_BITS: Final = 7
+_SAMPLE_BYTES: Final = 65_536  # of an image's end; with its length they tell images apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +55,23 @@ class SegmentRequest:
     request_id: str
 
 
-def serialize_request(request: SegmentRequest) -> bytes:
-    """A ModelInferRequest of `segment`, serialised."""
+@dataclass(frozen=True, slots=True)
+class SerializedRequest:
+    """A request that can be sent, with what the choice of a replica depends on.
+
+    Attributes:
+        message: a ModelInferRequest of `segment`.
+        picture: equal for equal images; from an image's length and its end, which tell images apart.
+        names_model: whether the request names a model, which may have to be loaded first.
+    """
+
+    message: bytes
+    picture: bytes
+    names_model: bool
+
+
+def serialize_request(request: SegmentRequest) -> SerializedRequest:
+    """Serialises a request to `segment`."""
     message = service_pb2.ModelInferRequest(model_name="segment", id=request.request_id)
     message.parameters["timeout"].int64_param = int(request.timeout_s * 1e6)
     _add_input(message, "prompt", "BYTES", _bytes_element(request.prompt.encode()))
@@ -67,7 +84,11 @@ def serialize_request(request: SegmentRequest) -> bytes:
         message.outputs.add(name=name)
     length = struct.pack("<I", len(request.image))
     field_head = _varint(_RAW_TAG) + _varint(len(length) + len(request.image))
-    return b"".join((message.SerializeToString(), field_head, length, request.image))
+    return SerializedRequest(
+        message=b"".join((message.SerializeToString(), field_head, length, request.image)),
+        picture=blake2b(length + request.image[-_SAMPLE_BYTES:], digest_size=16).digest(),
+        names_model=request.model_id is not None,
+    )
 
 
 def _add_input(message: service_pb2.ModelInferRequest, name: str, datatype: str, raw: bytes) -> None:

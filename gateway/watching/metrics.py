@@ -13,6 +13,7 @@ from prometheus_client import (
 )
 
 from gateway.watching.record import RequestRecord
+from gateway.watching.replica_metrics import ReplicaMetrics
 
 SECONDS_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 BYTES_BUCKETS: Final = (1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7, 3e7)
@@ -30,6 +31,7 @@ class Metrics:
             "Requests to /segment and /segment/stream that are being served.",
             registry=self.registry,
         )
+        self.replicas = ReplicaMetrics(self.registry)
         self.body_bytes = Gauge(
             "gateway_body_bytes_in_flight",
             "Bytes of requests, and of answers on their way, that the gateway holds.",

@@ -20,7 +20,7 @@ class RequestRecord:
         request_id: the client's if it is well-formed, else a new one; used in logs, answers and Triton.
         started: `time.perf_counter()` when the request came.
         phases_s: seconds by phase: receive, fetch, inference (queueing included), encode.
-        sizes: image_bytes and objects, as far as they are known.
+        sizes: image_bytes and objects, as far as they are known; of Label Studio's requests, tasks and failed_tasks.
         code: of the error that was answered; None for a success.
         status: what the request counts as, where that is not the status that the answer began with; else None.
         notes: what else the access line shall hold, by field.

@@ -110,7 +110,7 @@ def usage_lines(url: str, environ: Mapping[str, str]) -> list[str]:
 def serve(stack: Stack) -> None:
     """Waits for Ctrl-C, as long as everything runs."""
     while True:
-        stack.check()
+        stack.check_serving()
         time.sleep(POLL_S)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gateway.services import MAX_ENCODERS
 from gateway.settings import Settings
 from gateway.triton.client import ANSWER_GRACE_S
 from paligemma_engine.config import EngineConfig
+from parts.label_studio.server import LABEL_STUDIO
 from parts.serve.server import END_GRACE_S, EXIT_TIMEOUT_S
 from serve import parse_arguments
 
@@ -21,7 +23,7 @@ COMPOSE_TEXT = (REPOSITORY / "docker-compose.yml").read_text()
 CPU_TEXT = (REPOSITORY / "docker-compose.cpu.yml").read_text()
 INTERPOLATED = re.compile(r"\$\{(\w+)")
 GATEWAYS = {name.upper() for name in Settings.model_fields}
-NOT_FOR_CONTAINERS = {"MODEL_DIR", "PYTHON"}  # an older name; the scripts' interpreter
+NOT_FOR_CONTAINERS = {"MODEL_DIR", "PYTHON", "REPLICAS"}  # an older name; the scripts' interpreter; demo.sh's Tritons
 BY_FILE = {"HF_TOKEN", "HF_TOKEN_PATH"}  # the token is a secret, not a variable
 FIXED = {"GATEWAY_HOST", "GATEWAY_PORT", "TRITON_HTTP_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT", "MODELS_DIR"}
 
@@ -74,7 +76,13 @@ def test_no_default_stands_twice() -> None:
     """What is not said is left to the servers; what is said is theirs, too."""
     for name in ("triton", "gateway"):
         set_here = {key for key, value in COMPOSE["services"][name]["environment"].items() if value is not None}
-        assert set_here <= {"MODEL_ID", "API_KEYS_FILE", "TRITON_GRPC_URL", "TRITON_METRICS_URL"}
+        assert set_here <= {
+            "MODEL_ID",
+            "API_KEYS_FILE",
+            "LABEL_STUDIO_API_KEY_FILE",
+            "TRITON_GRPC_URL",
+            "TRITON_METRICS_URL",
+        }
     settings = Settings.model_fields
     assert default_of("MODEL_ID") == {settings["model_id"].default}
     assert default_of("MODEL_ID", CPU_TEXT) == {"paligemma2-demo-224"}
@@ -103,6 +111,16 @@ def test_the_gateways_bounds_together_fit_its_memory() -> None:
     drawing_bytes = MAX_ENCODERS * 4 * max_pixels
     bodies = copies * Settings.model_fields["max_body_bytes_in_flight"].default
     assert itself + bodies + drawing_bytes < int(memory.removesuffix("g")) * 2**30
+
+
+def test_label_studio_is_the_one_that_was_checked() -> None:
+    service = COMPOSE["services"]["label-studio"]
+    assert default_of("LABEL_STUDIO_TAG") == {LABEL_STUDIO.removeprefix("label-studio==")}
+    assert service["environment"]["LABEL_STUDIO_USER_TOKEN"] == "${LABEL_STUDIO_API_KEY:-}"
+    refused = [ip_network(text) for text in service["environment"]["USER_ADDITIONAL_BANNED_SUBNETS"].split(",")]
+    assert not any(ip_address("172.18.0.3") in network for network in refused)
+    for address in ("127.0.0.1", "169.254.169.254", "::1"):
+        assert any(ip_address(address) in network for network in refused)
 
 
 @pytest.mark.parametrize("name", COMPOSE["services"])

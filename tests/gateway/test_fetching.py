@@ -118,6 +118,6 @@ def test_what_is_sent() -> None:
     (head,) = served.heads
     assert head.lower() == (
         "get /image?q=%c3%b6 http/1.1\r\n"
-        f"host: pictures.test:{served.port}\r\naccept: image/*\r\naccept-encoding: identity\r\n"
+        f"host: pictures.test:{served.port}\r\naccept: image/*, */*;q=0.1\r\naccept-encoding: identity\r\n"
         "user-agent: paligemma-gateway\r\n\r\n"
     )

@@ -84,6 +84,29 @@ def test_what_is_loaded_and_loading(triton: FakeMetrics) -> None:
         }
 
 
+def test_what_replicas_have_is_put_together(triton: FakeMetrics) -> None:
+    """Those that do not answer are passed over."""
+    other = load_metrics(5.0).replace("models_loading", "models_loaded")
+    with FakeMetrics() as second:
+        second.text = other
+        thread = threading.Thread(target=second.serve_forever, args=(0.05,))
+        thread.start()
+        with client(f"{triton.url}, {second.url},http://127.0.0.1:1/metrics") as gateway:
+            said = gateway.get("/models").json()
+        second.shutdown()
+        thread.join()
+    assert said["loaded"] == ["google/new", "google/paligemma-3b-mix-224@main", "google/paligemma2-3b-mix-448"]
+    assert said["loading"] == ["google/paligemma2-10b-mix-448"]
+
+
+def test_the_metrics_of_a_names_addresses_are_asked_for(triton: FakeMetrics) -> None:
+    """Whatever host the URL names: that may be a Service, which leads to any of them."""
+    url = f"http://nowhere.invalid:{triton.server_port}/metrics"
+    settings = Settings(triton_grpc_url="dns:///localhost:1", triton_metrics_url=url)
+    with TestClient(create_app(settings), raise_server_exceptions=False) as gateway:
+        assert len(gateway.get("/models").json()["loaded"]) == 2
+
+
 def test_triton_is_asked_once_a_second_at_most(triton: FakeMetrics) -> None:
     with client(triton.url) as gateway:
         for _ in range(20):

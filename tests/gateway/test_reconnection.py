@@ -9,7 +9,7 @@ from stack import Ports, fixed_delay_triton
 
 from gateway.errors import ApiError
 from gateway.triton.client import TritonSegmenter
-from gateway.triton.wire import SegmentRequest, serialize_request
+from gateway.triton.wire import SegmentRequest, SerializedRequest, serialize_request
 
 AWAY_S = 6.5  # by then gRPC's own default waits several seconds between attempts
 FOUND_AGAIN_S = 1.5
@@ -42,7 +42,7 @@ LONG_S = 300.0
 KEEPALIVE_S = 0.5
 
 
-def request(request_id: str) -> bytes:
+def request(request_id: str) -> SerializedRequest:
     asked = SegmentRequest(
         image=b"", prompt="", model_id=None, max_new_tokens=None, timeout_s=LONG_S, request_id=request_id
     )

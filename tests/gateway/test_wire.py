@@ -15,7 +15,7 @@ def test_it_is_what_tritonclient_would_send(image: bytes, options: dict[str, obj
     sent = serialize_request(
         SegmentRequest(image=image, prompt="segment schön", timeout_s=1.5, request_id="an-id", **asked)  # type: ignore[arg-type]
     )
-    message = service_pb2.ModelInferRequest.FromString(sent)
+    message = service_pb2.ModelInferRequest.FromString(sent.message)
     assert (message.model_name, message.id) == ("segment", "an-id")
     assert message.parameters["timeout"].int64_param == 1_500_000
     assert [output.name for output in message.outputs] == list(OUTPUTS)

@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import tritonclient.grpc.aio as grpcclient
+from pressure import under_load
+from raw_http import segment_request
 from stack import published_metrics
 
 from parts.soak.caller import Caller
@@ -52,6 +54,36 @@ def test_a_flood_is_answered_or_refused_at_once(stack: Any) -> None:
         assert await caller.outcome_of(calls[0]) == OK
 
     run(stack, scenario)
+
+
+def test_the_load_shows_before_anything_is_refused(stack: Any) -> None:
+    """An autoscaler follows the requests that wait and run, and has slots as its target: it must be there in time."""
+    calls = [call for call in good_calls() if call.kind == "one target"]
+    gauges = ("paligemma_pending_requests", "paligemma_active_slots")
+    slots = total(published_metrics(stack.ports), "paligemma_slots")
+    crossed_at = refused_at = None
+    for clients in (8, 32, 96):
+        seen: list[float] = []
+
+        def look(seen: list[float] = seen) -> None:
+            for _ in range(2):
+                text = published_metrics(stack.ports)
+                seen.append(sum(total(text, name) for name in gauges))
+
+        replies = under_load(
+            stack.ports.gateway,
+            look,
+            clients=clients,
+            make=lambda client, number: segment_request(calls[number % 16].image, calls[client % 16].prompt),
+        )
+        assert {reply.status for reply in replies} <= {200, 503}
+        if crossed_at is None and max(seen) >= slots:
+            crossed_at = clients
+        if any(reply.status == 503 for reply in replies):
+            refused_at = clients
+            break
+    assert crossed_at is not None and refused_at is not None
+    assert crossed_at < refused_at
 
 
 def test_a_newcomer_is_answered_before_long_answers_end(stack: Any) -> None:

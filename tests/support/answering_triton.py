@@ -50,20 +50,29 @@ class AnsweringTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         size: height and width of the user's picture, whatever was sent.
         asked: the inputs of each request, by name.
         failure: answered instead, where there is one.
+        refuse: what is answered instead to this prompt and image, if anything.
+        finish_reason: of all targets.
     """
 
     script: Script
     size: tuple[int, int] = (480, 640)
     asked: list[dict[str, bytes]] = field(default_factory=list)
     failure: Status | None = None
+    refuse: Callable[[str, bytes], Status | None] = lambda _prompt, _image: None
+    finish_reason: str = "eos"
     address: str = ""
+
+    @property
+    def prompts(self) -> list[str]:
+        return [inputs["prompt"].decode() for inputs in self.asked]
 
     def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
         contents = [raw[struct.calcsize("<I") :] for raw in request.raw_input_contents]
         inputs = dict(zip((tensor.name for tensor in request.inputs), contents, strict=True))
         self.asked.append(inputs)
-        if self.failure is not None:
-            context.abort(*self.failure)
+        failure = self.failure or self.refuse(inputs["prompt"].decode(), inputs["image"])
+        if failure is not None:
+            context.abort(*failure)
         targets = [part.strip() for part in inputs["prompt"].decode().removeprefix("segment ").split(";")]
         found = [(index, thing) for index, target in enumerate(targets) for thing in self.script(target)]
         return pack(self._outputs(targets, found))
@@ -79,16 +88,16 @@ class AnsweringTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             "has_mask": np.array([thing.mask is not None for _, thing in found], np.bool_),
             "input_image": np.zeros((RESOLUTION, RESOLUTION, 3), np.uint8),
             "image_size": np.array(self.size, np.int32),
-            "finish_reason": texts(["eos"] * len(targets)),
+            "finish_reason": texts([self.finish_reason] * len(targets)),
             "targets": texts(targets),
             "target": np.array([index for index, _ in found], np.int32),
         }
 
 
 @contextmanager
-def answering_triton(script: Script) -> Iterator[AnsweringTriton]:
-    """It serves on a port of its own until the context ends."""
-    triton = AnsweringTriton(script)
+def answering_triton(script: Script, **options: Any) -> Iterator[AnsweringTriton]:
+    """It serves on a port of its own until the context ends; `options` are its further attributes."""
+    triton = AnsweringTriton(script, **options)
     server = grpc.server(ThreadPoolExecutor(4))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(triton, server)
     triton.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

@@ -62,7 +62,7 @@ class Ports:
 def environment(ports: Ports, overrides: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a demo stack; whatever this shell sets of the project's variables is left out."""
     ours = re.compile(
-        r"COMPILE|CUDA_GRAPHS|MODEL|ALLOWED|VAE|HF_|MAX_|DTYPE|QUANTIZATION|FEATURE_|PREPARATION_|GRAMMAR|GATEWAY|TRITON_|API_KEYS|CORS|DEMO|DOCS|TRACES|UNKNOWN_|URL_FETCH|REQUEST_TIMEOUT|KEEP_ALIVE"
+        r"COMPILE|REPLICAS|CUDA_GRAPHS|MODEL|ALLOWED|VAE|HF_|MAX_|DTYPE|QUANTIZATION|FEATURE_|PREPARATION_|GRAMMAR|GATEWAY|TRITON_|API_KEYS|CORS|DEMO|DOCS|TRACES|UNKNOWN_|URL_FETCH|LABEL_STUDIO_|REQUEST_TIMEOUT|KEEP_ALIVE"
     )
     inherited = {name: value for name, value in os.environ.items() if not ours.match(name)}
     demo = {"MODEL_ID": DEMO_MODEL_ID, "MODELS_DIR": str(REPOSITORY / "models")}

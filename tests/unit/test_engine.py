@@ -21,8 +21,9 @@ from paligemma_engine.errors import (
     InvalidPrompt,
     ModelNotAllowed,
     Overloaded,
+    Stopping,
 )
-from paligemma_engine.scheduling.heartbeat import FILE_PREFIX
+from paligemma_engine.scheduling.heartbeat import FILE_PREFIX, STOPPING_FILE
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +218,16 @@ def test_the_heartbeat_says_how_many_requests_are_unanswered(own: Bench, sample_
     wait_until(lambda: beat.read_text().split()[0] == "0")
     before = beat.read_text()
     wait_until(lambda: beat.read_text() != before)  # idle, it beats all the same
+
+
+def test_a_server_that_is_to_stop_answers_what_it_has_and_refuses_the_rest(
+    own: Bench, sample_image: bytes, tmp_path: Path
+) -> None:
+    """It took new requests until its time to stop was up: under load it never came to an end."""
+    own.runner.may_run.clear()
+    running = own.submit(sample_image, "segment blue star")
+    wait_until(lambda: bool(own.engine._owners))
+    (tmp_path / STOPPING_FILE).touch()
+    own.runner.may_run.set()
+    assert isinstance(running.wait(), Answer)
+    wait_until(lambda: isinstance(own.ask(sample_image, "segment blue star"), Stopping))

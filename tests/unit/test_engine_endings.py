@@ -10,7 +10,7 @@ from engines import Bench
 from PIL import Image
 
 from paligemma_engine import Answer, Outcome, Request
-from paligemma_engine.errors import Cancelled, DeadlineExceeded, InternalError, Overloaded
+from paligemma_engine.errors import Cancelled, DeadlineExceeded, InternalError, Stopping
 from paligemma_engine.preparation import planner
 
 
@@ -72,7 +72,7 @@ def test_closing_does_not_wait_for_ever(models_dir: Path, sample_image: bytes) -
     stuck = bench.submit(sample_image, "segment blue star")
     assert bench.runner.is_held.wait(20)
     bench.engine.close(drain_timeout_s=0.0, stuck_timeout_s=0.0)
-    assert isinstance(stuck.wait(), Overloaded)
+    assert isinstance(stuck.wait(), Stopping)
     bench.runner.may_run.set()
 
 
@@ -87,7 +87,7 @@ def test_a_second_close_shortens_the_first(models_dir: Path, sample_image: bytes
     bench.engine.close(drain_timeout_s=0.0, stuck_timeout_s=0.0)
     evicting.join(20)
     assert not evicting.is_alive()
-    assert isinstance(stuck.wait(), Overloaded)
+    assert isinstance(stuck.wait(), Stopping)
     assert len(stuck.outcomes) == 1
     bench.runner.may_run.set()
 
@@ -98,7 +98,7 @@ def test_closing_does_not_wait_for_an_image(models_dir: Path, sample_image: byte
     pending = [bench.submit(sample_image, "segment blue star") for _ in range(3)]
     assert is_decoding.started.wait(20)
     bench.engine.close(drain_timeout_s=0.0)
-    assert all(isinstance(each.wait(), Overloaded) for each in pending)
+    assert all(isinstance(each.wait(), Stopping) for each in pending)
 
 
 def test_deadlines_and_cancellation_count_while_a_request_waits_for_preparation(
@@ -135,7 +135,7 @@ def test_a_request_that_meets_a_closed_engine_is_answered_once(models_dir: Path,
     """It had been accepted when the pool that prepares it was shut down."""
     bench = Bench(models_dir)
     bench.engine._pool.shutdown()
-    assert isinstance(bench.ask(sample_image, "segment blue star"), Overloaded)
+    assert isinstance(bench.ask(sample_image, "segment blue star"), Stopping)
     bench.engine.close(drain_timeout_s=0.0)
 
 

@@ -13,7 +13,7 @@ from pools import NAMES, Panic, Pool, make_folders, pool_of
 
 from paligemma_engine import Answer
 from paligemma_engine.device.runner import ModelRunner
-from paligemma_engine.errors import Cancelled, EngineError, HubFailed, Loading, ModelFailed, Overloaded
+from paligemma_engine.errors import Cancelled, EngineError, HubFailed, Loading, ModelFailed, Stopping
 from paligemma_engine.memory.fit import Memory
 from paligemma_engine.model.transfers import RunningStep
 from paligemma_engine.pool.recent_failures import FIRST_PAUSE_S, LONGEST_PAUSE_S, MOST_REMEMBERED, RecentFailures
@@ -170,8 +170,8 @@ def evicting(
 def test_a_model_that_is_being_evicted_is_closed_with_the_others(evicting: tuple[Pool, Pending, Pending]) -> None:
     pool, running, wanting = evicting
     pool.pool.close(drain_timeout_s=0.0)
-    assert isinstance(running.outcomes[0], Overloaded)
-    assert isinstance(wanting.wait(), Overloaded)
+    assert isinstance(running.outcomes[0], Stopping)
+    assert isinstance(wanting.wait(), Stopping)
 
 
 def test_a_request_of_a_model_that_is_being_evicted_can_be_cancelled(evicting: tuple[Pool, Pending, Pending]) -> None:

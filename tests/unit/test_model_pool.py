@@ -16,7 +16,7 @@ from pools import NAMES, NEW_TOKENS, PROMPT, Pool, make_folders, pool_of, text_o
 
 from paligemma_engine import Answer, Engine
 from paligemma_engine.answers.detokenizer import token_texts
-from paligemma_engine.errors import Cancelled, Loading, ModelFailed, ModelNotAllowed, ModelNotFound, Overloaded
+from paligemma_engine.errors import Cancelled, Loading, ModelFailed, ModelNotAllowed, ModelNotFound, Stopping
 from paligemma_engine.memory.release import release_memory
 
 
@@ -196,7 +196,7 @@ def test_closing_answers_those_who_wait_for_a_load(folders: Path, sample_image: 
         waiting = pool.submit(sample_image, "two")
         assert [pool.loader.started.get(timeout=30) for _ in range(2)] == ["one", "two"]
         pool.pool.close(drain_timeout_s=1)
-        assert isinstance(waiting.wait(), Overloaded)
+        assert isinstance(waiting.wait(), Stopping)
         pool.loader.may_load.set()
         assert [pool.loader.ended.get(timeout=30) for _ in range(2)] == ["one", "two"]
         assert len(pool.loader.models) == 1  # nobody is left to load it for

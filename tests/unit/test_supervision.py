@@ -101,6 +101,15 @@ def test_a_heartbeat_ages_by_a_clock_that_nobody_sets(tmp_path: Path) -> None:
     assert heartbeats.ages_s(tmp_path) == {}
 
 
+def test_an_engine_hears_that_its_server_is_to_stop(tmp_path: Path) -> None:
+    beating = Heartbeat(tmp_path, "gpu-0")
+    assert not beating.told_to_stop()
+    heartbeats.say_stopping(tmp_path)
+    assert beating.told_to_stop()
+    assert not Heartbeat(None, "gpu-0").told_to_stop()
+    beating.close()
+
+
 def test_a_heartbeat_file_that_is_still_empty_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "engine-0").touch()
     Heartbeat(tmp_path, "1").beat(2)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from stack import REPOSITORY, ChildProcess, Ports, environment, free_ports, wait
 
 from parts.serve.ports import PortError
 from parts.serve.probes import Address, FirstRequestFailed, ask_first_request
-from parts.serve.stack import running_stack
+from parts.serve.stack import StackFailed, replica_ports, running_stack
 
 START_S = 60.0
 FAKE = REPOSITORY / "tests" / "support" / "fake_tritonserver.py"
@@ -214,6 +215,19 @@ def test_a_second_ctrl_c_ends_the_demo_at_once(fake_path: str) -> None:
         wait_until(lambda: not [process for process in family if process.is_running()], 10, "nothing left behind")
 
 
+def test_engines_are_told_before_the_server_is_stopped(fake_path: str) -> None:
+    """So that a server under load takes no more, and comes to its end."""
+    with supervisor(fake_path) as server:
+        folder = Path(server.wait_for_line("^heartbeats in ", START_S).removeprefix("heartbeats in "))
+        server.wait_for_line("^serve: ready", START_S)
+        (folder / "engine-0").write_text(f"1 {time.monotonic()}")
+        server.process.send_signal(signal.SIGTERM)
+        wait_until((folder / "stopping").exists, START_S, "told to stop")
+        assert server.process.poll() is None
+        (folder / "engine-0").write_text(f"0 {time.monotonic()}")
+        assert server.wait(START_S) == 0
+
+
 def test_equal_ports_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of Triton and of the gateway, too, which listen in different processes."""
     ports = Ports.free()
@@ -225,12 +239,30 @@ def test_equal_ports_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+def test_ports_of_replicas_are_counted_up() -> None:
+    environ = {"REPLICAS": "3", "TRITON_GRPC_PORT": "9001"}
+    found = [[port.number for port in ports] for ports in replica_ports(environ)]
+    assert found == [[8010, 9001, 8012], [8020, 9011, 8022], [8030, 9021, 8032]]
+    assert len(replica_ports({})) == len(replica_ports({"REPLICAS": ""})) == 1
+
+
+@pytest.mark.parametrize("replicas", ["0", "17", "-1", "two", "2.5"])
+def test_replicas_that_are_no_number(replicas: str) -> None:
+    with pytest.raises(StackFailed, match="REPLICAS must be a whole number from 1 to 16"):
+        replica_ports({"REPLICAS": replicas})
+
+
+def test_a_replicas_port_that_is_too_high() -> None:
+    with pytest.raises(PortError, match="TRITON_HTTP_PORT must be a port between 1 and 65535, not '65540'"):
+        replica_ports({"REPLICAS": "2", "TRITON_HTTP_PORT": "65530"})
+
+
 RUNS_CHATTY = """
 import os, pathlib, sys, time
-from parts.serve import stack
-stack.RUN_DIR = pathlib.Path(sys.argv[1])
+from parts.serve import child
+child.RUN_DIR = pathlib.Path(sys.argv[1])
 chatty = [sys.executable, "-c", "print('x' * 99, flush=True); print('y' * 1_000_000)"]
-with stack.Process("chatty", chatty, os.environ) as process:
+with child.Process("chatty", chatty, os.environ) as process:
     while not process.has_ended:
         time.sleep(0.05)
 """

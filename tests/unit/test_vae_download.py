@@ -109,7 +109,7 @@ def test_where_it_is_published() -> None:
 
 def test_settings() -> None:
     read = MaskVaeConfig.from_env
-    assert read({}) == MaskVaeConfig(Path("models/vae-oid.npz"))
+    assert read({}) == MaskVaeConfig(Path("models/vae-oid.npz"), compiled=Path("models/compiled"))
     assert read({"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://mirror/"}) == MaskVaeConfig(
-        Path("models/vae-oid.npz"), hub="http://mirror", offline=True
+        Path("models/vae-oid.npz"), hub="http://mirror", offline=True, compiled=Path("models/compiled")
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from mask_vae import InvalidCodes, MaskVae, MaskVaeConfig, ensure_weights
+from mask_vae import InvalidCodes, MaskVae, MaskVaeConfig
 
 
 class TritonPythonModel:
@@ -13,8 +13,7 @@ class TritonPythonModel:
 
     def initialize(self, _args: dict[str, str]) -> None:
         """Loads the weights and compiles before the model is ready, so that no request waits for compilation."""
-        self._vae = MaskVae.load(ensure_weights(MaskVaeConfig.from_env(os.environ)))
-        self._vae.warm_up()
+        self._vae = MaskVae.start(MaskVaeConfig.from_env(os.environ))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """One response for each request."""

@@ -9,6 +9,7 @@ DEMO_MODEL_ID: Final = "paligemma2-demo-224"
 DEMO_CHECKPOINT: Final = "vae-demo.npz"
 DEFAULT_CHECKPOINT: Final = "vae-oid.npz"
 DEFAULT_HUB: Final = "https://huggingface.co"
+COMPILED_FOLDER: Final = "compiled"  # below MODELS_DIR
 
 _YES: Final = ("1", "ON", "YES", "TRUE")  # as the hub's own library reads its switches
 
@@ -21,11 +22,13 @@ class MaskVaeConfig:
         checkpoint: the npz file of the VQ-VAE.
         hub: where copies of the published file lie.
         offline: whether nothing may be downloaded.
+        compiled: folder of the code that is kept between starts; None keeps none.
     """
 
     checkpoint: Path
     hub: str = DEFAULT_HUB
     offline: bool = False
+    compiled: Path | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
@@ -36,4 +39,5 @@ class MaskVaeConfig:
             checkpoint=Path(models_dir) / (environ.get("VAE_CHECKPOINT") or default),
             hub=(environ.get("HF_ENDPOINT") or DEFAULT_HUB).rstrip("/"),
             offline=environ.get("HF_HUB_OFFLINE", "").upper() in _YES,
+            compiled=Path(models_dir) / COMPILED_FOLDER,
         )

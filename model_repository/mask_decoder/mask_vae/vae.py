@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mask_vae import checkpoint, layout
+from mask_vae.compiled import keep_compiled
+from mask_vae.config import MaskVaeConfig
+from mask_vae.download import ensure_weights
 from mask_vae.errors import InvalidCodes
 from mask_vae.network import Decoder, Encoder
 
@@ -37,6 +40,15 @@ class MaskVae:
     def load(cls, path: Path) -> Self:
         """Reads a checkpoint; raises CheckpointError where it cannot be used."""
         return cls(checkpoint.load_arrays(path))
+
+    @classmethod
+    def start(cls, config: MaskVaeConfig) -> Self:
+        """A decoder that is ready: its weights here and read, its code compiled; raises CheckpointError."""
+        if config.compiled is not None:
+            keep_compiled(config.compiled)
+        vae = cls.load(ensure_weights(config))
+        vae.warm_up()
+        return vae
 
     def warm_up(self) -> None:
         """Compiles and runs the decoder for every bucket, so that no request waits for a compilation."""

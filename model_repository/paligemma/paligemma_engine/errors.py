@@ -14,6 +14,7 @@ Each error has a code, which clients rely on, and the name of a Triton status:
       HubFailed          hub_failed         INTERNAL
       Loading            loading            UNAVAILABLE
       Overloaded         overloaded         UNAVAILABLE
+      Stopping           unavailable        UNAVAILABLE
       DeadlineExceeded   deadline           CANCELLED
       Cancelled          cancelled          CANCELLED
       InternalError      internal           INTERNAL
@@ -107,6 +108,13 @@ class Overloaded(EngineError):
     """The server accepts no more requests at the moment; the caller should try again later."""
 
     code = "overloaded"
+    status = "UNAVAILABLE"
+
+
+class Stopping(EngineError):
+    """The server is being stopped; the caller should ask another one, or try again later."""
+
+    code = "unavailable"
     status = "UNAVAILABLE"
 
 

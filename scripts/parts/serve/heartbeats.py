@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 PATTERN: Final = "engine-*"
+STOPPING_FILE: Final = "stopping"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,12 @@ def ages_s(folder: Path) -> dict[str, float]:
 def unanswered(folder: Path) -> int:
     """Number of unanswered requests of all engines."""
     return sum(beat.unanswered for beat in _beats(folder).values())
+
+
+def say_stopping(folder: Path) -> None:
+    """Tells the engines that the server is about to be stopped: they refuse new requests from now on."""
+    with contextlib.suppress(OSError):
+        (folder / STOPPING_FILE).touch()
 
 
 def _beats(folder: Path) -> dict[str, Beat]:

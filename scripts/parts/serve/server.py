@@ -27,7 +27,8 @@ POLL_S: Final = 0.5
 END_POLL_S: Final = 0.05
 HEALTH_FAILURES: Final = 6  # failed health checks in a row after which a running server counts as stuck
 EXIT_TIMEOUT_S: Final = 30  # for tritonserver to finish its running requests
-END_GRACE_S: Final = 5.0  # time to end for a server that has already failed
+END_GRACE_S: Final = 5.0  # beyond that, and for what is left of it, to end
+FAILED_GRACE_S: Final = 1.0  # to end, for a server that has failed: it has no answer left to give
 
 # Closed to all clients: they require a key that is random for each start and is given to nobody.
 ADMINISTRATIVE: Final = "model-repository,shared-memory,trace,logging"
@@ -124,7 +125,7 @@ class Server:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        self._end(END_GRACE_S)
+        self._end(FAILED_GRACE_S)
 
     def wait_ready(self, stop: threading.Event) -> None:
         """Returns when every model is ready or a stop is asked for; raises ServerFailed if a model cannot be loaded."""
@@ -163,7 +164,12 @@ class Server:
             self._check()
 
     def drain(self, at_once: threading.Event) -> None:
-        """Waits for running requests to end, then ends the server; `at_once` cuts the wait short."""
+        """Waits for running requests to end, then ends the server; `at_once` cuts the wait short.
+
+        The engines refuse new requests meanwhile: callers with several servers ask another one, and a server under load
+        comes to its end.
+        """
+        heartbeats.say_stopping(self._heartbeat_dir)
         give_up_at = time.monotonic() + self._options.drain_timeout_s
         while time.monotonic() < give_up_at and self._process.poll() is None:
             if heartbeats.unanswered(self._heartbeat_dir) == 0 or at_once.wait(0.1):

@@ -1,184 +1,168 @@
-"""Starts and stops Triton (under its supervisor) and the gateway together."""
+"""Starts and stops Triton's replicas, each under its own supervisor, and the gateway over them."""
 
 import contextlib
-import os
-import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Final, Self
+from typing import Final
 
 import httpx2
 
-from parts.serve.output import write_text
+from parts.serve.child import POLL_S, REPOSITORY, RUN_DIR, Process, StackFailed
 from parts.serve.ports import Port, check_distinct, check_ports, read_port
-from parts.serve.processes import when_parent_dies
 from parts.serve.server import ServerOptions
 
-REPOSITORY: Final = Path(__file__).resolve().parent.parent.parent.parent
-RUN_DIR: Final = REPOSITORY / ".run"
 DEMO_MODEL_ID: Final = "paligemma2-demo-224"
-HOST: Final = "127.0.0.1"
-STOP_TIMEOUT_S: Final = 90.0
-POLL_S: Final = 0.1
 
-READY_LINE: Final = "serve: ready after"
-STOPPED_LINE: Final = "serve: stopped"
+__all__ = [
+    "HOST",
+    "REPOSITORY",
+    "RUN_DIR",
+    "Process",
+    "Replica",
+    "Stack",
+    "StackFailed",
+    "replica_ports",
+    "running_stack",
+]
+
+HOST: Final = "127.0.0.1"
+
+
+PORT_STRIDE: Final = 10  # from each port of a replica to that of the next one
+MAX_REPLICAS: Final = 16
 
 OnReady = Callable[[str, float, str], None]
 
 
-class StackFailed(Exception):
-    """The stack cannot be started, or a part of it has ended; the message says why."""
-
-
-class Process:
-    """A child process with its log; leaving the context ends it cleanly.
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A running Triton.
 
     Attributes:
-        log: path of its log file.
-        said_ready: set when a supervisor has printed its ready line; a gateway has a probe instead.
+        process: the supervisor's process; the server and its stubs are its descendants.
+        ports: HTTP, gRPC and metrics.
     """
 
-    def __init__(
-        self, name: str, command: list[str], environ: Mapping[str, str], at_once: threading.Event | None = None
-    ) -> None:
-        """`at_once`: once it is set, the child is killed without waiting for a clean end."""
-        self._name = name
-        self._command = command
-        self._environ = environ
-        self._at_once = at_once or threading.Event()
-        self.log = RUN_DIR / f"{name}.log"
-        self.said_ready = threading.Event()
-
-    def __enter__(self) -> Self:
-        self._child = subprocess.Popen(
-            self._command,
-            cwd=REPOSITORY,
-            env=self._environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that Ctrl-C reaches only this process, which then stops its children cleanly
-            preexec_fn=when_parent_dies(signal.SIGTERM),  # noqa: PLW1509  # one system call, looked up before the fork
-        )
-        assert self._child.stdout is not None
-        self._pump = threading.Thread(target=self._pump_log, args=(self._child.stdout,), daemon=True)
-        self._pump.start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._child.terminate()
-        give_up_at = time.monotonic() + STOP_TIMEOUT_S
-        while not self.has_ended and time.monotonic() < give_up_at and not self._at_once.is_set():
-            time.sleep(POLL_S)
-        self._child.kill()  # a killed supervisor's guard ends its children
-        self._child.wait()
-        self._pump.join(1.0)
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        return self._child.pid
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the child has ended."""
-        return self._child.poll() is not None
-
-    def check(self) -> None:
-        """Raises StackFailed if the child has ended."""
-        if (status := self._child.poll()) is not None:
-            self._pump.join(1.0)
-            raise StackFailed(f"{self._name} ended with status {status}; its log is {self.log.relative_to(REPOSITORY)}")
-
-    def _pump_log(self, stream: IO[bytes]) -> None:
-        """Copies all lines to the log, and the supervisor's lines about failures to the terminal, too.
-
-        It keeps reading when the disk is full, because a child whose output is not read would block.
-        """
-        relevant = False
-        with stream, self._open_log() as log:
-            for raw in stream:
-                with contextlib.suppress(OSError):
-                    log.write(raw)
-                line = raw.decode(errors="replace")
-                relevant = line.startswith("serve: ") or (relevant and line.startswith("  "))
-                if line.startswith(READY_LINE):
-                    self.said_ready.set()
-                elif relevant and not line.startswith(STOPPED_LINE):
-                    write_text(sys.stderr, line)
-
-    def _open_log(self) -> IO[bytes]:
-        """Opens the log without a buffer, so that bytes that cannot be written are not retried."""
-        try:
-            return self.log.open("wb", buffering=0)
-        except OSError:
-            return Path(os.devnull).open("wb", buffering=0)
+    process: Process
+    ports: list[Port]
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A running Triton and gateway.
+    """Running Tritons and a gateway.
 
     Attributes:
-        triton: the supervisor's process; the server and its stubs are its descendants.
+        replicas: the Tritons, at least one.
         gateway: the gateway's process.
-        triton_ports: HTTP, gRPC and metrics.
         url: the gateway's URL.
     """
 
-    triton: Process
+    replicas: list[Replica]
     gateway: Process
-    triton_ports: list[Port]
     url: str
+
+    @property
+    def triton(self) -> Process:
+        """The supervisor's process of the first replica."""
+        return self.replicas[0].process
+
+    @property
+    def triton_ports(self) -> list[Port]:
+        """HTTP, gRPC and metrics of the first replica."""
+        return self.replicas[0].ports
 
     def check(self) -> None:
         """Raises StackFailed if one of them has ended."""
-        self.triton.check()
+        for replica in self.replicas:
+            replica.process.check()
         self.gateway.check()
+
+    def check_serving(self) -> None:
+        """Raises StackFailed if the gateway has ended, or the last Triton."""
+        self.gateway.check()
+        if all(replica.process.has_ended for replica in self.replicas):
+            self.check()
+
+    def ask_tritons_to_end(self) -> None:
+        """So that they stop side by side, and not one after another."""
+        for replica in self.replicas:
+            replica.process.ask_to_end()
 
 
 @contextlib.contextmanager
 def running_stack(
     environ: dict[str, str], on_ready: OnReady, at_once: threading.Event | None = None
 ) -> Iterator[Stack]:
-    """Starts both, with the demo model unless `environ` names another; stops them when the context ends.
+    """Starts all of it, with the demo model unless `environ` names another; stops it when the context ends.
 
     Args:
-        environ: variables for both processes; missing ones get defaults.
+        environ: variables for all processes; missing ones get defaults. REPLICAS says how many Tritons there are.
         on_ready: called with the part's name, the seconds until it was ready, and its address.
-        at_once: once it is set, both are stopped without waiting for running requests.
+        at_once: once it is set, everything is stopped without waiting for running requests.
 
     Raises:
-        StackFailed: one of them does not start.
+        StackFailed: a part does not start, or REPLICAS is no such number.
         PortError: a port is in use, or given twice.
     """
     environ.setdefault("MODEL_ID", DEMO_MODEL_ID)
     environ.setdefault("MODELS_DIR", str(REPOSITORY / "models"))
     host = environ.setdefault("GATEWAY_HOST", HOST)
-    gateway_port, triton_ports = read_port(environ, "GATEWAY_PORT", 8000), ServerOptions.read_ports(environ)
+    gateway_port, ports_of = read_port(environ, "GATEWAY_PORT", 8000), replica_ports(environ)
+    triton_ports = [port for ports in ports_of for port in ports]
     check_distinct([*triton_ports, gateway_port])
     check_ports(HOST, triton_ports)
     check_ports(host, [gateway_port])
-    environ["TRITON_GRPC_URL"] = f"{HOST}:{triton_ports[1].number}"
-    environ["TRITON_METRICS_URL"] = f"http://{HOST}:{triton_ports[2].number}/metrics"
+    environ["TRITON_GRPC_URL"] = ",".join(f"{HOST}:{grpc.number}" for _, grpc, _ in ports_of)
+    environ["TRITON_METRICS_URL"] = ",".join(f"http://{HOST}:{metrics.number}/metrics" for *_, metrics in ports_of)
     url = f"http://{HOST if host == '0.0.0.0' else host}:{gateway_port.number}"  # noqa: S104
     RUN_DIR.mkdir(exist_ok=True)
-    serve_command = [sys.executable, str(REPOSITORY / "scripts" / "serve.py"), "--restart"]
-    with (
-        Process("triton", serve_command, environ, at_once) as triton,
-        Process("gateway", [sys.executable, "-m", "gateway"], environ, at_once) as gateway,
-    ):
-        stack = Stack(triton, gateway, triton_ports, url)
-        seconds = _wait(triton.said_ready.is_set, stack.check)
-        names = zip(("http", "grpc", "metrics"), triton_ports, strict=True)
-        on_ready("triton", seconds, f"{HOST}: {', '.join(f'{name} {port.number}' for name, port in names)}")
+    with contextlib.ExitStack() as running:
+        replicas = [
+            Replica(running.enter_context(_supervisor(environ, ports_of, number, at_once)), ports)
+            for number, ports in enumerate(ports_of)
+        ]
+        gateway = Process("gateway", [sys.executable, "-m", "gateway"], environ, at_once)
+        stack = Stack(replicas, gateway, url)
+        running.callback(stack.ask_tritons_to_end)
+        running.enter_context(gateway)
+        started = time.monotonic()
+        for replica in replicas:
+            _wait(replica.process.said_ready.is_set, stack.check)
+            names = zip(("http", "grpc", "metrics"), replica.ports, strict=True)
+            where = f"{HOST}: {', '.join(f'{name} {port.number}' for name, port in names)}"
+            on_ready(replica.process.name, time.monotonic() - started, where)
         on_ready("gateway", _wait(lambda: _answers(f"{url}/readyz"), stack.check), url)
         yield stack
+
+
+def replica_ports(environ: Mapping[str, str]) -> list[list[Port]]:
+    """HTTP, gRPC and metrics ports of each of REPLICAS Tritons, counted up from those of the first one.
+
+    Raises:
+        StackFailed: REPLICAS is no number from 1 to MAX_REPLICAS.
+        PortError: a port is none.
+    """
+    text = environ.get("REPLICAS", "").strip() or "1"
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_REPLICAS):
+        raise StackFailed(f"REPLICAS must be a whole number from 1 to {MAX_REPLICAS}, not {text!r}")
+    first = ServerOptions.read_ports(environ)
+    return [
+        [read_port({port.variable: str(port.number + number * PORT_STRIDE)}, port.variable, 0) for port in first]
+        for number in range(int(text))
+    ]
+
+
+def _supervisor(
+    environ: Mapping[str, str], ports_of: list[list[Port]], number: int, at_once: threading.Event | None
+) -> Process:
+    several = len(ports_of) > 1
+    own = {port.variable: str(port.number) for port in ports_of[number]}
+    command = [sys.executable, str(REPOSITORY / "scripts" / "serve.py"), "--restart"]
+    name = f"triton-{number + 1}" if several else "triton"
+    return Process(name, command, {**environ, **own}, at_once, is_one_of_several=several)
 
 
 def _wait(condition: Callable[[], bool], check: Callable[[], None]) -> float:

@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 
 from paligemma_engine.answers.detokenizer import token_texts
 from paligemma_engine.answers.vocabulary import LOCS_PER_BOX, TokenClass, Vocabulary
-from paligemma_engine.errors import Cancelled, DeadlineExceeded, EngineError, InternalError, Overloaded
+from paligemma_engine.errors import Cancelled, DeadlineExceeded, EngineError, InternalError, Stopping
 from paligemma_engine.requests.prepared import PreparedImage
 from paligemma_engine.requests.request import Answer, Request, TargetAnswer, Token
 from paligemma_engine.requests.sequence import FinishReason, Sequence, Status
@@ -112,9 +112,9 @@ def deadline_error() -> DeadlineExceeded:
     return DeadlineExceeded("the request's time was up before it was answered; allow more time or ask for less")
 
 
-def stopping_error() -> Overloaded:
+def stopping_error() -> Stopping:
     """Returns the error for a request that is unanswered, or arrives, while the server stops."""
-    return Overloaded("the server is stopping; try again later")
+    return Stopping("the server is stopping; ask another one, or try again later")
 
 
 def _target_answer(sequence: Sequence, tokenizer: Any) -> TargetAnswer:

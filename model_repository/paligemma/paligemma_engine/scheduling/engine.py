@@ -243,6 +243,9 @@ class Engine:
         self._metrics.set(families.ACTIVE_SLOTS, len(self._scheduler.running), share=self._share)
         self._metrics.set(families.PENDING, max(unanswered - len(running), 0), share=self._share)
         self._heartbeat.beat(unanswered)
+        if self._refusal is None and self._heartbeat.told_to_stop():
+            with self._lock:
+                self._refusal = self._refusal or stopping_error()
 
     def _answer(self, ticket: Ticket, outcome: Outcome | None = None) -> None:
         """Passes a ticket to the sender, once; without an outcome, the sender builds it from the sequences."""

@@ -1,0 +1,81 @@
+"""Where a task's picture is, and how it is fetched."""
+
+import base64
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from gateway.call import Call
+from gateway.dialects.label_studio.keys import LabelStudioKey
+from gateway.errors import ApiError
+from gateway.fetching import Fetcher
+from gateway.fetching.addresses import AddressPolicy
+from gateway.fetching.network import Resolver
+from gateway.fetching.urls import Origin, parse_url
+from gateway.inputs.read import EncodedImage, read_image_text
+from gateway.settings import Settings
+from gateway.watching.metrics import Metrics
+
+STORAGE_SCHEMES: Final = ("s3", "gs", "azure-blob")  # Label Studio knows how to get at them
+# Where Label Studio has files. Its key is sent there only, so that no task's data can use it for something else.
+FILE_PATHS: Final = ("/data/", "/storage-data/", "/tasks/")
+
+
+class Pictures:
+    """Fetches the pictures of tasks; one for the whole application.
+
+    Label Studio itself may have any address, and gets the key; other servers are fetched from as for /segment.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        assert settings.label_studio_url is not None
+        self._site = settings.label_studio_url
+        self._origin = Origin.of(parse_url(self._site))
+        self._key = LabelStudioKey(settings)
+        self._max_image_bytes = settings.max_image_bytes
+        self._fetcher = Fetcher(
+            resolve=Resolver(),
+            policy=AddressPolicy(settings.url_fetch_allowed_networks),
+            max_image_bytes=settings.max_image_bytes,
+            on_blocked=metrics.count_blocked_fetch,
+            trusted=self._origin,
+        )
+
+    async def fetch(self, call: Call, value: Any, task_id: int) -> EncodedImage:
+        """The picture that a task's data names.
+
+        Args:
+            call: the task's own; its share of the byte budget grows with the picture.
+            value: a path or URL of Label Studio, a URL of a cloud's storage, an http, https or data: URL.
+            task_id: for storage that Label Studio reads for us.
+
+        Raises:
+            ApiError: it cannot be had.
+        """
+        if not isinstance(value, str) or not value:
+            raise ApiError("missing_image", "the task's data has no picture under the name in the labelling interface")
+        if value[:5].lower() == "data:":
+            return await call.in_decoder(lambda: read_image_text(value, self._max_image_bytes))
+        url = self.locate(value, task_id)
+        if Origin.of(parse_url(url)) != self._origin:
+            return await call.fetch(url)
+        path = parse_url(url).path.removeprefix(urlsplit(self._site).path)
+        authorization = await self._key.authorization() if path.startswith(FILE_PATHS) else None
+        with call.record.phase("fetch"):
+            return await self._fetcher.fetch(
+                url,
+                timeout_s=call.deadline.remaining_s(),
+                on_received=call.share.grow,
+                authorization=authorization,
+            )
+
+    def locate(self, value: str, task_id: int) -> str:
+        """The URL of a picture, from what the task's data says."""
+        if value.partition(":")[0] in STORAGE_SCHEMES:
+            encoded = base64.urlsafe_b64encode(value.encode(errors="replace")).decode("ascii")
+            return f"{self._site}/tasks/{task_id}/presign/?fileuri={encoded}"
+        if value.startswith("upload/"):
+            return f"{self._site}/data/{value}"
+        if not value.startswith("/"):
+            return value
+        prefix = urlsplit(self._site).path  # where Label Studio is not at its server's root
+        return f"{self._site}{value.removeprefix(prefix)}"

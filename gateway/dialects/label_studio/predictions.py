@@ -1,0 +1,158 @@
+"""Predictions for many tasks at once, within the time that Label Studio waits.
+
+Label Studio takes one entry for each task, in their order. It stores an entry with a `result`, even an empty one, and
+does not ask for that task again. An entry without one is passed over: the next request has that task again.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any, Final, TypeVar
+
+import anyio
+
+from gateway.answers.segmentation import Segmentation
+from gateway.call import Call, Question
+from gateway.dialects.label_studio.interface import Control, Interface, split_targets
+from gateway.dialects.label_studio.pictures import Pictures
+from gateway.dialects.label_studio.regions import SCORE_DECIMALS, Region, regions_of
+from gateway.dialects.label_studio.schemas import Task
+from gateway.errors import ApiError, cause_of
+from gateway.inputs.prompts import DEFAULT_TASK, MAX_TARGETS, TARGET_SEPARATOR
+from gateway.inputs.read import EncodedImage
+
+MAX_TASKS_AT_ONCE: Final = 16  # of one request; each takes a place for requests while it is asked
+FIRST_PAUSE_S: Final = 0.25  # before another try; doubled up to the longest
+LONGEST_PAUSE_S: Final = 4.0
+PASSING_CODES: Final = frozenset({"loading", "overloaded", "unavailable", "lookup_failed"})  # worth another try
+PICTURE_CODES: Final = frozenset(
+    {"missing_image", "invalid_image", "image_too_large", "invalid_url"}
+)  # the task's fault
+INCOMPLETE: Final = frozenset({"deadline", "cancelled", "error"})  # ends of targets that a later request may do better
+
+Prediction = dict[str, Any]
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """Answers one request of Label Studio.
+
+    Attributes:
+        call: the request; its deadline holds for all tasks together.
+        model_version: what Label Studio files predictions under.
+        typed: what a user typed, for interactive requests; empty to ask for the interface's labels.
+    """
+
+    call: Call
+    interface: Interface
+    pictures: Pictures
+    model_version: str
+    typed: str
+
+    async def predict(self, tasks: list[Task]) -> list[bytes]:
+        """One entry for each task as JSON, in their order, whatever happens."""
+        entries = [b""] * len(tasks)
+        limiter = anyio.CapacityLimiter(MAX_TASKS_AT_ONCE)
+        self.call.record.sizes.update(tasks=len(tasks), failed_tasks=0)
+
+        async def answer(index: int) -> None:
+            async with limiter:
+                with self.call.share.part() as share:
+                    entries[index] = await self._entry(replace(self.call, share=share), tasks[index])
+
+        async with anyio.create_task_group() as group:
+            for index in range(len(tasks)):
+                group.start_soon(answer, index)
+        return entries
+
+    async def _entry(self, call: Call, task: Task) -> bytes:
+        try:
+            prediction = await self._prediction(call, task)
+            encoded = await call.in_encoder(lambda: _encoded(prediction))
+            self.call.share.grow(len(encoded))  # entries are kept until the last one is there
+            return encoded
+        except ApiError as error:
+            self._note_failure(task, error.code, error.detail, cause_of(error))
+            return _encoded(self._of([]) if error.code in PICTURE_CODES else self._unanswered())
+        except Exception as error:  # one task's failure is not the others'
+            self._note_failure(task, "internal", "the task failed", repr(error))
+            return _encoded(self._unanswered())
+
+    async def _prediction(self, call: Call, task: Task) -> Prediction:
+        image = await _persistently(call, lambda: self._picture(call, task))
+        asked = list(split_targets(self.typed)) if self.typed else self.interface.targets
+        regions: list[Region] = []
+        for start in range(0, len(asked), MAX_TARGETS):
+            regions += await self._found(call, asked[start : start + MAX_TARGETS], image)
+        return self._of(regions)
+
+    async def _found(self, call: Call, targets: list[str], image: EncodedImage) -> list[Region]:
+        """The regions of what one prompt can ask for."""
+        segmentation = await _persistently(call, lambda: self._ask(call, targets, image))
+        return await call.in_encoder(lambda: self._regions(call, targets, segmentation))
+
+    async def _picture(self, call: Call, task: Task) -> EncodedImage:
+        try:
+            return await self.pictures.fetch(call, task.data.get(self.interface.image_field), task.id)
+        except ApiError:
+            call.share.become(0)  # of the part that came
+            raise
+
+    async def _ask(self, call: Call, targets: list[str], image: EncodedImage) -> Segmentation:
+        prompt = f"{DEFAULT_TASK} {f' {TARGET_SEPARATOR} '.join(targets)}"
+        with call.services.admission.admitted():
+            segmentation = await call.ask(Question(prompt), image)
+        ends = {target.finish_reason for target in segmentation.targets}
+        if ends & INCOMPLETE:
+            raise ApiError("deadline", f"the answer is not complete: {', '.join(sorted(ends & INCOMPLETE))}")
+        return segmentation
+
+    def _regions(self, call: Call, targets: list[str], segmentation: Segmentation) -> list[Region]:
+        regions = []
+        for found in segmentation.objects:
+            for control in self.interface.controls:
+                call.checkpoint()
+                label = self._label(control, targets[found.target])
+                if label is not None and found.score >= control.min_score:
+                    regions += regions_of(found, label, control, segmentation)
+        return regions
+
+    def _label(self, control: Control, target: str) -> str | None:
+        return control.label_named(target) if self.typed else control.label_of(target)
+
+    def _of(self, regions: list[Region]) -> Prediction:
+        score = fmean(region["score"] for region in regions) if regions else 0.0
+        return {"result": regions, "score": round(score, SCORE_DECIMALS), "model_version": self.model_version}
+
+    def _unanswered(self) -> Prediction:
+        """Interactive requests have an editor that waits for a result."""
+        return self._of([]) if self.typed else {"model_version": self.model_version}
+
+    def _note_failure(self, task: Task, code: str, detail: str, cause: str | None) -> None:
+        record = self.call.record
+        record.sizes["failed_tasks"] += 1
+        fields = {"request_id": record.request_id, "task": task.id, "code": code, "detail": detail, "cause": cause}
+        _log.warning("a task of Label Studio has no prediction", extra={"fields": fields})
+
+
+def _encoded(prediction: Prediction) -> bytes:
+    return json.dumps(prediction).encode()
+
+
+async def _persistently(call: Call, work: Callable[[], Awaitable[T]]) -> T:
+    """Does the work; again while the service is loading or full, as long as the call has time."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            return await work()
+        except ApiError as error:
+            if error.code not in PASSING_CODES or pause_s >= call.deadline.remaining_s():
+                raise
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -1,0 +1,68 @@
+"""What Label Studio sends (label_studio/ml/api_connector.py of 1.23.2); fields that are not read are left out."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Task(_Read):
+    """A picture to label.
+
+    Attributes:
+        data: its fields, by name; one of them names the picture.
+    """
+
+    id: int = 0
+    data: dict[str, Any] = {}
+
+
+class ContextRegion(_Read):
+    """What a user has just drawn or typed."""
+
+    type: str = ""
+    value: dict[str, Any] = {}
+
+
+class Context(_Read):
+    """Comes with an interactive request."""
+
+    result: list[ContextRegion] = []
+
+    @property
+    def typed(self) -> str:
+        """What was typed into the interface's text area; empty if nothing was."""
+        for region in self.result:
+            text = region.value.get("text") if region.type == "textarea" else None
+            lines = text if isinstance(text, list) else [text]
+            if typed := " ".join(line for line in lines if isinstance(line, str)).strip():
+                return typed
+        return ""
+
+
+class Parameters(_Read):
+    """What is beside the tasks."""
+
+    context: Context | None = None
+
+
+class PredictBody(_Read):
+    """POST predict."""
+
+    tasks: list[Task]
+    label_config: str
+    params: Parameters = Parameters()
+
+    @property
+    def typed(self) -> str:
+        """The prompt of an interactive request; empty if it has none."""
+        return self.params.context.typed if self.params.context is not None else ""
+
+
+class SetupBody(_Read):
+    """POST setup."""
+
+    labelling_interface: str = Field(alias="schema")

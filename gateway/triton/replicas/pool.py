@@ -1,0 +1,190 @@
+"""Several Tritons as one: requests go to the replicas that serve, and once more to another where one fails."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Final, Self
+
+from gateway.answers.segmentation import Segmentation
+from gateway.door.deadline import Deadline
+from gateway.errors import ApiError
+from gateway.schemas import Version
+from gateway.triton.client import UNAVAILABLE, Health, ReplicaFault
+from gateway.triton.replicas.balancing import choose
+from gateway.triton.replicas.replica import Replica, ReplicaClient
+from gateway.triton.replicas.retry_budget import RetryBudget
+from gateway.triton.wire import SerializedRequest
+from gateway.version import VERSION
+from gateway.watching.replica_metrics import ReplicaMetrics
+
+PROBE_PAUSE_S: Final = 1.0  # between two probes of a replica
+
+# A replica is stuck when its requests wait far longer than requests have taken of late, while others are answered.
+STUCK_AFTER_S: Final = 5.0
+STUCK_FACTOR: Final = 3.0
+ANSWERS_KEPT: Final = 100
+
+RETRIED_CODES: Final = frozenset({"overloaded", "internal"})  # beside faults of replicas
+FAILURES_IN_A_ROW: Final = 3  # `internal` so often and no answer between: it is not the requests' doing
+
+_log = logging.getLogger(__name__)
+
+
+class ReplicaPool:
+    """Asks one of several replicas, by load and picture; follows which ones there are and which ones serve."""
+
+    def __init__(
+        self,
+        connect: Callable[[str], ReplicaClient],
+        metrics: ReplicaMetrics,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Knows no replica yet.
+
+        Args:
+            connect: makes the client of an address.
+            metrics: of the replicas.
+            clock: seconds.
+        """
+        self._connect, self._metrics, self._clock = connect, metrics, clock
+        self._replicas: dict[str, Replica] = {}
+        self._tasks: dict[Replica, asyncio.Task[None]] = {}  # a probe for each; a farewell for one that has gone
+        self._budget = RetryBudget(clock)
+        self._answer_s: deque[float] = deque(maxlen=ANSWERS_KEPT)
+        self.failed = asyncio.Event()  # set when a replica failed: the addresses may have changed
+
+    @asynccontextmanager
+    async def running(self, addresses: Iterable[str]) -> AsyncIterator[Self]:
+        """Knows who serves when it begins; everything is closed when it ends."""
+        self.update(addresses)
+        try:
+            await asyncio.gather(*(self._probe(replica) for replica in self._replicas.values()))
+            yield self
+        finally:
+            replicas = list(self._tasks)
+            for task in self._tasks.values():
+                task.cancel()
+            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(*(replica.client.close() for replica in replicas))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Of all replicas, those that do not serve included."""
+        return tuple(self._replicas)
+
+    def update(self, addresses: Iterable[str]) -> None:
+        """These are the replicas from now on. What one that goes has in hand may end."""
+        wanted = dict.fromkeys(addresses)
+        for address in [each for each in wanted if each not in self._replicas]:
+            replica = Replica(address, self._connect(address), self._metrics, self._clock)
+            self._replicas[address] = replica
+            self._tasks[replica] = asyncio.create_task(self._watch(replica))
+        for address in self._replicas.keys() - wanted.keys():
+            replica = self._replicas.pop(address)
+            replica.eject("its address has gone")
+            self._tasks[replica].cancel()
+            self._tasks[replica] = asyncio.create_task(self._say_farewell(replica))
+
+    async def is_ready(self) -> bool:
+        """Whether a replica serves."""
+        return any(replica.in_rotation for replica in self._replicas.values())
+
+    async def version(self) -> Version:
+        """The gateway's version, and that of a replica that serves."""
+        replica = next((each for each in self._replicas.values() if each.in_rotation), None)
+        return Version(version=VERSION, triton=None) if replica is None else await replica.client.version()
+
+    async def segment(self, request: SerializedRequest, *, timeout_s: float) -> Segmentation:
+        """The answer to a request, from a second replica if the first one fails; raises ApiError."""
+        deadline = Deadline(timeout_s)
+        self._budget.count_request()
+        first = self._choose(request)
+        if first is None:
+            raise ApiError("unavailable", UNAVAILABLE)
+        try:
+            return await self._ask(first, request, deadline)
+        except ApiError as error:
+            second = self._choose(request, other_than=first)
+            if second is None or not self._may_ask_again(error):
+                raise
+        return await self._ask(second, request, deadline)
+
+    def _choose(self, request: SerializedRequest, *, other_than: Replica | None = None) -> Replica | None:
+        loads = {
+            address: replica.outstanding
+            for address, replica in self._replicas.items()
+            if replica.in_rotation and replica is not other_than
+        }
+        return self._replicas[choose(loads, request.picture)] if loads else None
+
+    def _may_ask_again(self, error: ApiError) -> bool:
+        """Inference changes nothing, so it may be repeated. What a lost replica leaves is no additional load."""
+        if isinstance(error, ReplicaFault) and error.code == "unavailable":
+            return True
+        return error.code in RETRIED_CODES and self._budget.take()
+
+    async def _ask(self, replica: Replica, request: SerializedRequest, deadline: Deadline) -> Segmentation:
+        asked_at_s = self._clock()
+        try:
+            segmentation = await replica.ask(request, timeout_s=deadline.remaining_s())
+        except ApiError as error:
+            if isinstance(error, ReplicaFault) or error.code in RETRIED_CODES:
+                self._metrics.failed.labels(replica.address).inc()
+            if error.code == "internal":
+                replica.failures += 1
+            if isinstance(error, ReplicaFault) or self._fails_always(replica):
+                replica.eject(str(error))
+                self.failed.set()
+            raise
+        self._answer_s.append(self._clock() - asked_at_s)
+        return segmentation
+
+    def _fails_always(self, replica: Replica) -> bool:
+        """A replica that fails at once has nothing in hand, and would be preferred. The last one goes on trying."""
+        others = any(each.in_rotation for each in self._replicas.values() if each is not replica)
+        return others and replica.failures >= FAILURES_IN_A_ROW
+
+    async def _watch(self, replica: Replica) -> None:
+        while True:
+            try:
+                await self._probe(replica)
+            except Exception:  # whatever it is: a replica that nobody watches would never come back
+                _log.exception("a replica could not be probed")
+            await asyncio.sleep(PROBE_PAUSE_S)
+
+    async def _probe(self, replica: Replica) -> None:
+        asked_at_s = self._clock()
+        health = await replica.client.health()
+        if self._replicas.get(replica.address) is not replica:
+            return
+        if health is Health.READY and self._is_stuck(replica):
+            self._give_up(replica, "its requests wait, and others' are answered")
+        elif health is Health.READY:
+            replica.admit()
+        elif health is not Health.SILENT:
+            replica.eject(health.value)
+            self.failed.set()
+        elif any(other.healthy_at_s > asked_at_s for other in self._replicas.values()):  # so it is not this process
+            self._give_up(replica, health.value)
+
+    def _give_up(self, replica: Replica, reason: str) -> None:
+        replica.eject(reason)
+        replica.give_up()
+        self.failed.set()
+
+    def _is_stuck(self, replica: Replica) -> bool:
+        silent_since_s = max(replica.waiting_since_s(), replica.answered_at_s)
+        patience_s = max(STUCK_AFTER_S, STUCK_FACTOR * max(self._answer_s, default=0.0))
+        others = (other.answered_at_s for other in self._replicas.values() if other is not replica)
+        return self._clock() - silent_since_s > patience_s and any(at_s > silent_since_s for at_s in others)
+
+    async def _say_farewell(self, replica: Replica) -> None:
+        while replica.outstanding:
+            await asyncio.sleep(PROBE_PAUSE_S)
+        del self._tasks[replica]
+        if replica.address not in self._replicas:  # else it has come back, as another replica
+            self._metrics.forget(replica.address)
+        await replica.client.close()

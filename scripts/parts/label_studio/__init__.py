@@ -1,0 +1,1 @@
+"""What scripts/label_studio_check.py is made of."""
