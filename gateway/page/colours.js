@@ -1,6 +1,6 @@
 /**
- * A colour for each label: the same label has the same colour on every picture, as far as two labels of one picture
- * do not claim the same one.
+ * A colour for each label. A label keeps its colour from picture to picture, unless another label of the picture was
+ * given it before.
  */
 
 // Light enough for dark letters. Nobody has to tell objects apart by colour alone: each also has its name.
@@ -9,6 +9,8 @@ const PALETTE = ["#4d9bff", "#ff7a59", "#2fc98f", "#ffc233", "#c58bff", "#27c4e0
 export class Colours {
   /** @type {Map<string, string>} */
   #taken = new Map();
+  /** @type {Map<string, number>} places in the palette, of all labels so far */
+  #known = new Map();
 
   /** Forgets which labels the last picture had. */
   clear() {
@@ -17,12 +19,13 @@ export class Colours {
 
   /** @param {string} label @returns {string} */
   of(label) {
-    const known = this.#taken.get(label);
-    if (known) return known;
+    const taken = this.#taken.get(label);
+    if (taken) return taken;
     const used = new Set(this.#taken.values());
-    let index = hash(label) % PALETTE.length;
+    let index = this.#known.get(label) ?? hash(label) % PALETTE.length;
     if (used.size < PALETTE.length) while (used.has(PALETTE[index])) index = (index + 1) % PALETTE.length;
     this.#taken.set(label, PALETTE[index]);
+    this.#known.set(label, index);
     return PALETTE[index];
   }
 }

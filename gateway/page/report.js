@@ -7,6 +7,8 @@ import { byId, make } from "./dom.js";
 
 /** @import { Answer } from "./records.js" */
 
+const PHASES = ["receive", "fetch", "inference", "encode"]; // in the order in which they begin
+
 /** @type {Record<string, string>} */
 const ENDS = {
   length: "was cut off at the limit on tokens; there may be more",
@@ -34,6 +36,7 @@ export function remarks({ masks, targets, text }) {
 export function showReport(answer, totalMs) {
   byId("remarks").replaceChildren(...remarks(answer).map((text) => make("li", {}, text)));
   const timings = Object.entries(answer.timings_ms);
+  timings.sort(([one], [other]) => PHASES.indexOf(one) - PHASES.indexOf(other));
   const known = timings.reduce((sum, [, value]) => sum + value, 0);
   timings.push(["network", Math.max(0, totalMs - known)]);
   const whole = Math.max(totalMs, known);

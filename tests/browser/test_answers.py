@@ -34,6 +34,10 @@ def differ(one: Image.Image, other: Image.Image) -> bool:
     return ImageChops.difference(one, other).getbbox() is not None
 
 
+def colours_of(demo: Visit) -> list[str]:
+    return [str(row.evaluate("(row) => row.style.getPropertyValue('--dot')")) for row in demo.rows.all()]
+
+
 def pixel(path: Path, place: tuple[float, float]) -> Any:
     picture = Image.open(path)
     assert picture.size == SIZE
@@ -57,7 +61,7 @@ def test_objects_come_one_by_one(demo: Visit) -> None:
 
 
 def test_an_object_has_the_same_colour_on_the_picture_and_in_the_list(shapes: Visit) -> None:
-    colours = [row.evaluate("(row) => row.style.getPropertyValue('--dot')") for row in shapes.rows.all()]
+    colours = colours_of(shapes)
     assert len(set(colours)) == 2
     shapes["opacity"].fill("100")
     drawing, canvas = shapes.drawing(), shapes["canvas"].bounding_box()
@@ -66,6 +70,16 @@ def test_an_object_has_the_same_colour_on_the_picture_and_in_the_list(shapes: Vi
     for label, colour in zip(shapes.labels, colours, strict=True):
         x, y = shapes.at(*places[label])
         assert drawing.getpixel((round(x - canvas["x"]), round(y - canvas["y"]))) == tuple(bytes.fromhex(colour[1:]))
+
+
+def test_a_label_keeps_its_colour(demo: Visit) -> None:
+    demo.ask("penguin ; mushroom ; yellow apple ; watermelon")
+    demo.answered()
+    colours = dict(zip(demo.labels, colours_of(demo), strict=True))
+    for label in ("watermelon", "penguin"):
+        demo.ask(label)
+        demo.answered()
+        assert colours_of(demo) == [colours[label]]
 
 
 def test_pointing_at_a_row_shows_its_object_alone(shapes: Visit) -> None:
