@@ -1,5 +1,6 @@
 """The objects of the chart against each other: selectors, ports, policies, monitors, routes."""
 
+import json
 from typing import Any
 
 import pytest
@@ -175,6 +176,12 @@ def test_name_servers_are_reached(component: str) -> None:
 def test_the_alerts_are_those_of_compose() -> None:
     (rule,) = of_kind(rendering("values-multi-gpu"), "PrometheusRule")
     assert rule["spec"] == yaml.safe_load((REPOSITORY / "deploy" / "prometheus" / "rules.yml").read_text())
+
+
+def test_the_dashboard_is_that_of_compose() -> None:
+    (found,) = of_kind(rendering("values-multi-gpu"), "ConfigMap")
+    dashboard = REPOSITORY / "deploy" / "grafana" / "dashboards" / "paligemma.json"
+    assert json.loads(found["data"]["paligemma.json"]) == json.loads(dashboard.read_text())
 
 
 def test_monitors_scrape_what_compose_scrapes_under_the_same_jobs() -> None:

@@ -136,7 +136,7 @@ volumeMounts:
 - name: tmp
   emptyDir: { sizeLimit: 2Gi }
 - name: home
-  emptyDir: { sizeLimit: 1Gi }
+  emptyDir: { sizeLimit: 10Gi }
 {{- if .Values.hfToken.secretName }}
 - name: hf-token
   secret:
