@@ -4,8 +4,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/parts/environment.sh
 . scripts/parts/environment.sh
+# shellcheck source=scripts/parts/helm.sh
+. scripts/parts/helm.sh
 
 prepare_environment triton gateway scripts dev
+prepare_helm
 PATH=$venv/bin:$PATH
 
 ruff check .
@@ -25,6 +28,11 @@ schema compose-spec docker-compose.yml deploy/compose/*.yml
 sed 's/!reset //' docker-compose.cpu.yml | schema compose-spec --default-filetype yaml - # the schema knows no tags
 schema github-workflows .github/workflows/*.yml
 zizmor --quiet --offline .github/workflows
+schema dependabot .github/dependabot.yml
+check-jsonschema --quiet --check-metaschema deploy/kubernetes/paligemma/values.schema.json
+for values in deploy/kubernetes/paligemma/values*.yaml; do
+  helm lint --strict --quiet --values "$values" deploy/kubernetes/paligemma
+done
 NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 if command -v promtool >/dev/null; then
   promtool check config deploy/prometheus/prometheus.yml

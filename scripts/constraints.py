@@ -23,7 +23,7 @@ from packaging.version import Version
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 PYPROJECT: Final = REPOSITORY / "pyproject.toml"
 CONSTRAINTS: Final = REPOSITORY / "constraints.txt"
-SEPARATE_GROUPS: Final = ("local-triton", "private-python")  # not in the environment; installed without dependencies
+SEPARATE_GROUPS: Final = ("local-helm", "local-triton", "private-python")  # not in the environment; installed alone
 INSTALLER: Final = "pip"
 DEVICE_PACKAGES: Final = re.compile(r"(cuda|nvidia)-.*|triton")  # PyTorch's build pins their versions
 HOSTS: Final = tuple(itertools.product(("3.11", "3.12"), ("x86_64", "aarch64")))  # Python, processor

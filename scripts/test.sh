@@ -7,8 +7,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/parts/environment.sh
 . scripts/parts/environment.sh
+# shellcheck source=scripts/parts/helm.sh
+. scripts/parts/helm.sh
 
 require_platform
 prepare_environment triton gateway scripts dev
 prepare_triton
+prepare_helm
 exec python -m pytest "$@"

@@ -164,6 +164,7 @@ def test_no_secret_gets_into_an_image() -> None:
         "!models/paligemma2-demo-224/",
         "!models/vae-demo.npz",
         "!docs/sample.png",
+        "!scripts/download.py",
         "!scripts/healthcheck.py",
         "!scripts/parts/",
         "!scripts/serve.py",

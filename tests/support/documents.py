@@ -36,6 +36,11 @@ def first_cells(document: str, title: str | None = None) -> set[str]:
     return {name for row in rows(text) for name in re.findall(r"`(\w+)`", row[0])}
 
 
+def first_cells_dotted(document: str, title: str) -> set[str]:
+    """The same for names with dots in them."""
+    return {name for row in rows(section(document, title)) for name in re.findall(r"`([\w.]+)`", row[0])}
+
+
 def code_blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
