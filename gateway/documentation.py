@@ -127,12 +127,20 @@ def error_responses() -> dict[int | str, dict[str, Any]]:
 
 
 def event_responses() -> dict[int | str, dict[str, Any]]:
-    """Returns the response of /segment/stream that is no error, with an example of each event."""
+    """Returns the successful response of /segment/stream, with the schema and an example of its events."""
     description = (
         "Server-sent events. `accepted`: the names of the targets; `object`: an entry of `masks` in the answer to "
         "`/segment`, and the index of its target; `done`, the last one: the answer to `/segment` without `masks`; or "
         "`error`, the last one, too: the body of an error. Targets come in any order."
     )
     example = b"".join(encode_event(name, data) for name, data in EVENT_EXAMPLES.items()).decode()
-    content = {EVENT_STREAM: {"schema": {"type": "string"}, "example": example}}
+    event = {
+        "type": "object",
+        "required": ["event", "data"],
+        "properties": {
+            "event": {"type": "string", "enum": [*EVENT_EXAMPLES, "error"]},
+            "data": {"type": "string", "contentMediaType": JSON_TYPE},
+        },
+    }
+    content = {EVENT_STREAM: {"schema": event, "example": example}}
     return {200: {"description": description, "content": content}}

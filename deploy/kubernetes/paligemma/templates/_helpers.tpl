@@ -189,7 +189,7 @@ volumeMounts:
 
 {{/* What a route publishes: everything that the gateway serves but its metrics. */}}
 {{- define "paligemma.publicPaths" -}}
-/segment /models /version /healthz /readyz /docs /redoc /openapi.json /static
+/segment /models /version /healthz /readyz /demo /docs /redoc /openapi.json /static /v1 /sam3 /label-studio
 {{- end }}
 
 {{/* How fast engine pods come and go: at once up, and slowly down, since a new one loads for minutes. */}}
