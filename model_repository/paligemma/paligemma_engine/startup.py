@@ -54,7 +54,7 @@ def start_models(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Call
         on_fatal()
 
     default = start_engine(config, metrics=metrics, on_fatal=fail)
-    metrics.set(families.MODELS_LOADED, 1, model_id=config.model_id)
+    metrics.set(families.MODELS_LOADED, 1, model_id=config.model_id, dtype=default.dtype)
     # A new loader, since it measures the memory that the default engine has left.
     pools.append(ModelPool(config, default, metrics, loader=CheckpointLoader(config.device, metrics, on_fatal=fail)))
     return pools[0]

@@ -32,6 +32,11 @@ class Checkpoint:
         return count
 
     @property
+    def dtype(self) -> str:
+        """Name of the dtype that is computed in."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
     def is_quantized(self) -> bool:
         """Whether weights are held in fewer bits than they are computed with."""
         return bool(getattr(self.model, "is_quantized", False))

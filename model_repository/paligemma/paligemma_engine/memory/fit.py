@@ -59,7 +59,7 @@ class Memory:
         Raises:
             ModelFailed: its config.json cannot be read.
         """
-        as_they_are = size.numbers * torch_dtype(config).itemsize
+        as_they_are = size.numbers * torch_dtype(config, files.folder).itemsize
         weight_bytes, merge_bytes = as_they_are, 0
         if is_quantized(files.folder):
             weight_bytes = size.weight_bytes
@@ -115,7 +115,7 @@ def _beside_weights(config: EngineConfig, folder: Path) -> MemoryNeed:
             read.get_text_config(),
             prompt_length=image_tokens + MAX_PROMPT_TOKENS,
             max_new_tokens=config.max_new_tokens,
-            dtype=torch_dtype(config),
+            dtype=torch_dtype(config, folder),
             feature_cache_bytes=config.feature_cache_bytes,
             captured=config.cuda_graphs != "off" and config.quantization == "off" and not is_quantized(folder),
         )
