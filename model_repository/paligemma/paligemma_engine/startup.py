@@ -18,6 +18,7 @@ from paligemma_engine.checkpoints.hub import find_checkpoint, find_here
 from paligemma_engine.checkpoints.loading import load_files
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.device.compilation import prepare_compiler
+from paligemma_engine.device.packed_linear import can_pack, pack_linears
 from paligemma_engine.device.run_options import CudaGraphs, RunOptions
 from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.errors import Loading, ModelFailed
@@ -175,6 +176,11 @@ def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMe
     Raises:
         ModelFailed: it does not fit the GPU.
     """
+    run_options = _run_options(config, checkpoint)
+    model = checkpoint.model
+    if run_options.compiled is None and can_pack(model):
+        # Not the head: its weight is the embedding's, too. Before the slots are planned, since it changes what is free.
+        pack_linears([model.model])
     runner = ModelRunner(
         checkpoint,
         slots=plan_slots(config, checkpoint),
@@ -182,7 +188,7 @@ def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMe
         grammar=config.grammar,
         feature_cache_bytes=config.feature_cache_bytes,
         metrics=metrics,
-        run_options=_run_options(config, checkpoint),
+        run_options=run_options,
     )
     with ThreadPoolExecutor(1) as pool:  # when this thread ends, its OpenMP team ends, too
         pool.submit(runner.warm_up).result()
