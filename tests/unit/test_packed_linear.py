@@ -12,8 +12,9 @@ from torch import nn
 
 from paligemma_engine import EngineConfig, EngineMetrics
 from paligemma_engine.checkpoints.dtypes import cpu_computes_in_bfloat16
-from paligemma_engine.device.packed_linear import PackedLinear, can_pack, pack_linears
-from paligemma_engine.memory.mapped import MappedFiles
+from paligemma_engine.layers.mapped_files import MappedFiles
+from paligemma_engine.layers.packed_linear import PackedLinear, can_pack
+from paligemma_engine.layers.replacement import replace_linears, weight_bytes
 from paligemma_engine.startup import start_runner
 
 pytestmark = pytest.mark.skipif(not cpu_computes_in_bfloat16(), reason="this processor has no bfloat16 arithmetic")
@@ -32,8 +33,10 @@ def test_it_gives_the_same_numbers(shape: tuple[int, int], bias: bool) -> None:
 def test_plain_weights_do_not_stay() -> None:
     model = nn.Sequential(nn.Linear(64, 64), nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64))).bfloat16()
     weights = [weakref.ref(weight) for weight in model.parameters() if weight.ndim > 1]
-    pack_linears([model])
+    size = weight_bytes(model)
+    replace_linears([model], PackedLinear)
     gc.collect()
+    assert weight_bytes(model) == size
     assert [weight() for weight in weights] == [None, None]
     assert [type(module) for module in model.modules() if not list(module.children())] == [
         PackedLinear,

@@ -18,10 +18,11 @@ from paligemma_engine.checkpoints.hub import find_checkpoint, find_here
 from paligemma_engine.checkpoints.loading import load_files
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.device.compilation import prepare_compiler
-from paligemma_engine.device.packed_linear import can_pack, pack_linears
 from paligemma_engine.device.run_options import CudaGraphs, RunOptions
 from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.errors import Loading, ModelFailed
+from paligemma_engine.layers.packed_linear import PackedLinear, can_pack
+from paligemma_engine.layers.replacement import replace_linears
 from paligemma_engine.memory.fit import Memory, require_disk
 from paligemma_engine.memory.slot_plan import plan_slots, too_large
 from paligemma_engine.metrics import EngineMetrics
@@ -180,7 +181,7 @@ def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMe
     model = checkpoint.model
     if run_options.compiled is None and can_pack(model):
         # Not the head: its weight is the embedding's, too. Before the slots are planned, since it changes what is free.
-        pack_linears([model.model])
+        replace_linears([model.model], PackedLinear)
     runner = ModelRunner(
         checkpoint,
         slots=plan_slots(config, checkpoint),

@@ -14,6 +14,8 @@ BFLOAT16_CAPABILITY: Final = (8, 0)
 BEYOND_FLOAT16: Final = frozenset({"gemma2"})
 # Names in torch.cpu.get_capabilities(): two of x86, one of ARM.
 _BFLOAT16_ON_CPU: Final = ("avx512_bf16", "amx_bf16", "bf16")
+# They multiply uint8 by int8 and add in int32; without them oneDNN's sums may overflow.
+_INT8_ON_CPU: Final = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 
 def choose_dtype(name: str, *, capability: tuple[int, int] | None, stored: str | None = None) -> torch.dtype:
@@ -34,9 +36,18 @@ def choose_dtype(name: str, *, capability: tuple[int, int] | None, stored: str |
 
 def cpu_computes_in_bfloat16() -> bool:
     """Whether the processor multiplies numbers in bfloat16; others convert them to float32 first, and take longer."""
+    return _has_any(_BFLOAT16_ON_CPU)
+
+
+def cpu_computes_in_int8() -> bool:
+    """Whether the processor multiplies whole numbers of 8 bits."""
+    return _has_any(_INT8_ON_CPU)
+
+
+def _has_any(instructions: tuple[str, ...]) -> bool:
+    """Without oneDNN (mkldnn is its older name) PyTorch does not use them."""
     capabilities = torch.cpu.get_capabilities()
-    # Without oneDNN (mkldnn is its older name) PyTorch does not use the processor's instructions for it.
-    return torch.backends.mkldnn.is_available() and any(capabilities.get(name) for name in _BFLOAT16_ON_CPU)
+    return torch.backends.mkldnn.is_available() and any(capabilities.get(name) for name in instructions)
 
 
 def require_range(name: str, *, text_model: str) -> None:

@@ -54,6 +54,9 @@ def _load_model(config: EngineConfig, folder: Path, adapter: Path | None) -> Any
         "%s: stored in %s, computes in %s", config.model_id, stored_dtype(folder), str(dtype).removeprefix("torch.")
     )
     quantized = quantization.arguments(config, folder, dtype=dtype)
+    if quantization.is_int8_on_cpu(config, folder):
+        plain = _from_pretrained(config, folder, dtype=dtype)
+        return quantization.round_to_int8(plain if adapter is None else merge(plain, adapter))
     if adapter is None:
         return _from_pretrained(config, folder, dtype=dtype, **quantized)
     if is_quantized(folder):

@@ -1,4 +1,4 @@
 """How it is computed: the runner, captured and compiled steps, threads, kept features.
 
-May import: answers, requests, checkpoints, preparation, scheduling, model, memory.
+May import: answers, requests, checkpoints, preparation, scheduling, model, layers.
 """

@@ -14,6 +14,7 @@ from paligemma_engine.device.cuda_graph import on_device
 from paligemma_engine.device.feature_cache import FeatureCache
 from paligemma_engine.device.run_options import Compiled, CudaGraphs, RunOptions, row_buckets
 from paligemma_engine.device.threads import CpuThreads
+from paligemma_engine.layers.replacement import weight_bytes
 from paligemma_engine.metrics import IMAGE_FEATURES, EngineMetrics
 from paligemma_engine.model.attention import use_attention
 from paligemma_engine.model.decode_step import DecodeStep, SlotState
@@ -85,8 +86,7 @@ class ModelRunner:
         self._read_back = ReadBack(slots=slots, steps_ahead=self.steps_ahead, device=self._device)
         self._cpu_threads: CpuThreads | None = None
         if self._device.type == "cpu":
-            weight_bytes = sum(weight.nbytes for weight in checkpoint.model.parameters())
-            self._cpu_threads = CpuThreads(weight_bytes, vary=self._run_options.compiled is None)
+            self._cpu_threads = CpuThreads(weight_bytes(checkpoint.model), vary=self._run_options.compiled is None)
         self._running = 0  # in the newest step
         self._positions = [0] * slots  # kept on the host, so that no step waits for the device
         self._inputs = PrefillInputs.allocate(

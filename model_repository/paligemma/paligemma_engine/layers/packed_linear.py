@@ -5,13 +5,10 @@ time on a CPU with AVX-512 BF16, and gives the same numbers to the last bit. The
 place, so that memory does not grow.
 """
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
 from torch import nn
-
-from paligemma_engine.memory.mapped import MappedFiles
 
 _ROWS: Final = 256  # that the order is chosen for: a prompt's; it was best or nearly so for one row, too
 _X86: Final = "x86_64"
@@ -27,20 +24,6 @@ def can_pack(model: Any) -> bool:
     )
 
 
-def pack_linears(modules: Iterable[nn.Module]) -> None:
-    """Puts a packed layer in the place of each linear layer in these modules, one by one; other layers stay.
-
-    Pages of mapped files that held the plain weights are given back at once: the mapping itself stays for as long as
-    any tensor of the file is in use.
-    """
-    mapped = MappedFiles.of_this_process()
-    for parent in (parent for module in modules for parent in module.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear:  # quantised layers inherit from it
-                setattr(parent, name, PackedLinear(child))
-                mapped.give_back(child.weight)
-
-
 class PackedLinear(nn.Module):
     """As nn.Linear in bfloat16, to the last bit."""
 
@@ -50,7 +33,7 @@ class PackedLinear(nn.Module):
         # No buffer: an opaque tensor that can be neither saved nor moved.
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _ROWS)
         self.bias = linear.bias
-        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight_bytes = linear.weight.nbytes
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """bfloat16[..., in_features] to bfloat16[..., out_features]."""
