@@ -16,8 +16,7 @@ from parity_cases import Case, make_case, run
 
 from paligemma_engine import EngineConfig
 from paligemma_engine.checkpoints.dtypes import cpu_computes_in_bfloat16
-from paligemma_engine.layers.packed_linear import PackedLinear
-from paligemma_engine.layers.replacement import replace_linears
+from paligemma_engine.layers.replacement import pack_linears
 from paligemma_engine.model.greedy_head import GreedyHead
 from paligemma_engine.requests.sequence import Sequence
 from paligemma_tokens.vocabulary import loc_token
@@ -95,7 +94,7 @@ def test_nearly_all_first_boxes_are_in_the_same_place(demo: Case, answered: list
 def test_packed_weights_change_no_answer(demo: Case, answered: list[Sequence], models_dir: Path) -> None:
     """As a server on the CPU has them."""
     packed = load_checkpoint(EngineConfig(model_id=DEMO_MODEL_ID, models_dir=models_dir, dtype="bfloat16"))
-    replace_linears([packed.model.model], PackedLinear)
+    pack_linears(packed.model)
     again = run(replace(demo, checkpoint=packed), slots=4, count=COUNT)
     assert [(found.token_ids, found.logprobs) for found in again] == [
         (found.token_ids, found.logprobs) for found in answered

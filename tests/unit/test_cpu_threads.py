@@ -48,12 +48,16 @@ def test_a_small_model_uses_all_cores_only_where_they_help(
 
 @pytest.mark.parametrize("vary", [True, False])
 def test_a_large_model_always_uses_all_cores(used: list[int], vary: bool) -> None:
-    """Under load it used half of them, and the others had nothing to do."""
+    """Under load it used half of them, and the others had nothing to do.
+
+    PyTorch's number is a thread's own, and another thread comes after the one that calibrates.
+    """
     threads = CpuThreads(LARGE_WEIGHT_BYTES, vary=vary)
+    threads.set_for(1)
     threads.calibrate(lambda: pytest.fail("there is nothing to try"))
     for sequences in (1, 2, 8):
         threads.set_for(sequences)
-    assert used == [4]
+    assert used == [4, 4]
 
 
 @pytest.mark.parametrize("weight_bytes", [SMALL, LARGE_WEIGHT_BYTES])

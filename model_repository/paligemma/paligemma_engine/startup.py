@@ -21,8 +21,8 @@ from paligemma_engine.device.compilation import prepare_compiler
 from paligemma_engine.device.run_options import CudaGraphs, RunOptions
 from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.errors import Loading, ModelFailed
-from paligemma_engine.layers.packed_linear import PackedLinear, can_pack
-from paligemma_engine.layers.replacement import replace_linears
+from paligemma_engine.layers.packed_linear import can_pack
+from paligemma_engine.layers.replacement import pack_linears
 from paligemma_engine.memory.fit import Memory, require_disk
 from paligemma_engine.memory.slot_plan import plan_slots, too_large
 from paligemma_engine.metrics import EngineMetrics
@@ -178,10 +178,8 @@ def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMe
         ModelFailed: it does not fit the GPU.
     """
     run_options = _run_options(config, checkpoint)
-    model = checkpoint.model
-    if run_options.compiled is None and can_pack(model):
-        # Not the head: its weight is the embedding's, too. Before the slots are planned, since it changes what is free.
-        replace_linears([model.model], PackedLinear)
+    if run_options.compiled is None and can_pack(checkpoint.model):
+        pack_linears(checkpoint.model)  # before the slots are planned, since it changes what is free
     runner = ModelRunner(
         checkpoint,
         slots=plan_slots(config, checkpoint),
@@ -207,7 +205,7 @@ def _run_options(config: EngineConfig, checkpoint: Checkpoint) -> RunOptions:
         return RunOptions.compiled_on_cpu() if compiled else RunOptions()
     shared_memory_bytes = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
     own_tiles = own_tiles_fit(shared_memory_bytes)
-    text_config, itemsize = checkpoint.model.config.get_text_config(), checkpoint.model.lm_head.weight.dtype.itemsize
+    text_config, itemsize = checkpoint.model.config.get_text_config(), checkpoint.model.dtype.itemsize
     tiles = tiles_within(shared_memory_bytes, head_dim=text_config.head_dim, itemsize=itemsize)
     return RunOptions.on_gpu(
         cuda_graphs=CudaGraphs(config.cuda_graphs) if graphs_allowed else CudaGraphs.OFF,

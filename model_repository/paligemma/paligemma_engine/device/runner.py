@@ -69,7 +69,7 @@ class ModelRunner:
             checkpoint.model.config.get_text_config(),
             slots=slots,
             max_length=slot_length(checkpoint, max_new_tokens),
-            dtype=checkpoint.model.lm_head.weight.dtype,
+            dtype=checkpoint.model.dtype,
             device=self._device,
         )
         self._state = SlotState.allocate(slots, self._device)

@@ -52,11 +52,10 @@ class CpuThreads:
 
     def calibrate(self, step: Callable[[], object]) -> None:
         """Tries whether all cores make a lone sequence's decode step quicker; where they do not, half are used."""
-        if self._lone == self._shared:
-            return
-        seconds = {threads: self._time(step, threads) for threads in (self._lone, self._shared)}
-        if seconds[self._lone] > WORTHWHILE * seconds[self._shared]:
-            self._lone = self._shared
+        if self._lone != self._shared:
+            seconds = {threads: self._time(step, threads) for threads in (self._lone, self._shared)}
+            if seconds[self._lone] > WORTHWHILE * seconds[self._shared]:
+                self._lone = self._shared
         self._used = 0  # the next caller is another thread, with its own setting
 
     def _time(self, step: Callable[[], object], threads: int) -> float:

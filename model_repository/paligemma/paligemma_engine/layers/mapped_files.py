@@ -9,14 +9,16 @@ from typing import Final, Self
 
 import torch
 
-_MAPS: Final = Path("/proc/self/maps")
-# Addresses, permissions, offset, device, inode, path: https://man7.org/linux/man-pages/man5/proc_pid_maps.5.html
-_FILE: Final = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ +/", re.MULTILINE)
+_MAPS: Final = Path("/proc/self/smaps")
+# A mapping's addresses, permissions, offset, device, inode and path, and how much of it was written to and so is no
+# longer the file's: https://man7.org/linux/man-pages/man5/proc_pid_smaps.5.html
+_FILE: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ +/")
+_WRITTEN: Final = re.compile(r"(Anonymous|Swap): +[1-9]")
 
 
 @dataclass(frozen=True, slots=True)
 class MappedFiles:
-    """The addresses that belong to mapped files, first and behind the last."""
+    """The addresses, first and behind the last, that hold what files hold."""
 
     ranges: tuple[tuple[int, int], ...]
 
@@ -24,22 +26,23 @@ class MappedFiles:
     def of_this_process(cls, maps: Path = _MAPS) -> Self:
         """As they are now; none where the system does not say."""
         try:
-            found = _FILE.findall(maps.read_text())
+            text = maps.read_text()
         except OSError:
-            found = []
-        return cls(tuple((int(first, 16), int(last, 16)) for first, last in found))
+            return cls(())
+        entries = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", text, flags=re.MULTILINE)
+        found = [_FILE.match(entry) for entry in entries if not _WRITTEN.search(entry)]
+        return cls(tuple((int(each[1], 16), int(each[2], 16)) for each in found if each))
 
-    def give_back(self, tensor: torch.Tensor) -> int:
-        """Takes the pages that lie wholly within a mapped tensor out of memory; its numbers may not be needed again.
-
-        Returns:
-            How many bytes; 0 for a tensor that is a copy.
-        """
+    def hold(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor is a view of a file."""
         first, last = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-        if not any(start <= first and last <= end for start, end in self.ranges):
-            return 0
-        first, last = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE, last // mmap.PAGESIZE * mmap.PAGESIZE
-        size = max(0, last - first)
-        if size and ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), mmap.MADV_DONTNEED):
-            return 0
-        return size
+        return any(start <= first and last <= end for start, end in self.ranges)
+
+    def give_back(self, tensor: torch.Tensor) -> None:
+        """Takes the pages that lie wholly within a mapped tensor out of memory; who reads them brings them back."""
+        if not self.hold(tensor):
+            return
+        first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+        if size > 0:
+            ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), mmap.MADV_DONTNEED)

@@ -1,6 +1,7 @@
 """Puts other layers in the place of plain linear ones."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from torch import nn
 
@@ -21,6 +22,20 @@ def replace_linears(modules: Iterable[nn.Module], make: Callable[[nn.Linear], nn
             if type(child) is nn.Linear:  # quantised layers inherit from it
                 setattr(parent, name, make(child))
                 mapped.give_back(child.weight)
+
+
+def pack_linears(model: Any) -> None:
+    """Packs all linear layers of a PaliGemma, the head included where memory does not grow by that.
+
+    In most checkpoints the head's weight is the embedding's, too, and that must stay. Where it is a view of its file it
+    takes no memory beside the few rows that are looked up.
+    """
+    mapped = MappedFiles.of_this_process()
+    replace_linears([model.model], PackedLinear)
+    head, embedding = model.lm_head, model.get_input_embeddings()
+    if type(head) is nn.Linear and (head.weight is not embedding.weight or mapped.hold(head.weight)):
+        model.lm_head = PackedLinear(head)
+        mapped.give_back(head.weight)
 
 
 def weight_bytes(model: nn.Module) -> int:

@@ -89,10 +89,10 @@ class Memory:
                 f"{_amount(available.gpu_bytes)}; {too_large()}"
             )
         if self.host_bytes > available.host_bytes:
+            smaller = "" if self.gpu_bytes else "set DTYPE=bfloat16, QUANTIZATION=8bit or a lower MAX_SLOTS, "
             raise ModelFailed(
                 f"{model_id} needs {_amount(self.host_bytes)} of the host's memory, of which it can have "
-                f"{_amount(available.host_bytes)}; raise the container's limit, "
-                f"{'' if self.gpu_bytes else 'set a lower MAX_SLOTS, '}or choose a smaller checkpoint"
+                f"{_amount(available.host_bytes)}; raise the container's limit, {smaller}or choose a smaller checkpoint"
             )
 
 
