@@ -8,6 +8,7 @@
 
     python scripts/benchmark.py                      the demo checkpoint, and one of 36M random parameters
     python scripts/benchmark.py --json result.json   also as a file
+    python scripts/benchmark.py --real-size          PaliGemma 2 3B at 224 px, with random weights in bfloat16
 
 Each checkpoint gets two kinds of work. `equal`: every prompt asks for one object that is in the picture, so all answers
 have about the same length. `mixed`: by turns an absent object, a box only, one object, two objects.
@@ -16,6 +17,9 @@ Every contender gets a share of the jobs in every round, so that noise on the ma
 server's figures are for the whole job, masks included; a and b only decode the image and generate. CPU seconds are
 those of the serving processes, without the clients. PyTorch's threads in a and b spin as briefly as serve.py sets it
 for the server: with the default, any other load on the machine makes a and b many times slower.
+
+--real-size compares a and c only, one after the other, since memory should hold the weights once. It writes 6 GB of
+weights into a folder, where the next run finds them. Every answer is stopped after the same number of tokens.
 """
 
 import argparse
@@ -23,62 +27,40 @@ import contextlib
 import itertools
 import json
 import os
-import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from parts.benchmark.baselines import Baseline
 from parts.benchmark.costs import Meter, first_token_totals
 from parts.benchmark.load import load_gateway, load_triton
-from parts.benchmark.workload import MAX_NEW_TOKENS, RANDOM_MODEL_ID, WORKS, Job, make_jobs, make_random_checkpoint
+from parts.benchmark.results import Result, add_ratios, print_report
+from parts.benchmark.workload import (
+    MAX_NEW_TOKENS,
+    RANDOM_MODEL_ID,
+    SEGMENT_TOKENS,
+    WORKS,
+    Job,
+    make_jobs,
+    make_random_checkpoint,
+)
+from parts.model_packages import environment
 from parts.serve.ports import PortError
 from parts.serve.server import SPIN_BRIEFLY
-from parts.serve.stack import DEMO_MODEL_ID, HOST, REPOSITORY, Stack, StackFailed, running_stack
+from parts.serve.stack import DEMO_MODEL_ID, HOST, REPOSITORY, RUN_DIR, Stack, StackFailed, running_stack
 
 CLIENTS: Final = (1, 8, 32, 64)
 BATCH_SIZE: Final = 8
 JOBS: Final = 64  # different pictures; reused in order
+REAL_SIZE_MODEL_ID: Final = "random-3b-224"
+REAL_SIZE_CLIENTS: Final = (1, 4, 8, 16)
+LEAST_REQUESTS: Final = 3  # for each number of clients of the real size
 
 REFERENCE: Final = "a"
-
-
-@dataclass(slots=True)
-class Result:
-    """One contender's measurements over all rounds."""
-
-    name: str
-    clients: int
-    requests: int = 0
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
-    peak_bytes: int = 0
-    latencies_s: list[float] = field(default_factory=list)
-    first_tokens_s: list[float] = field(default_factory=list)
-
-    def summary(self) -> dict[str, Any]:
-        """Rates, percentiles and costs per request."""
-        ordered = sorted(self.latencies_s)
-
-        def percentile(share: float) -> float:
-            return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-        return {
-            "name": self.name,
-            "clients": self.clients,
-            "requests": self.requests,
-            "requests_per_s": self.requests / self.wall_s,
-            "p50_s": percentile(0.50),
-            "p95_s": percentile(0.95),
-            "p99_s": percentile(0.99),
-            "first_token_s": statistics.fmean(self.first_tokens_s) if self.first_tokens_s else None,
-            "cpu_s_per_request": self.cpu_s / self.requests,
-            "peak_mb": self.peak_bytes / 1e6,
-        }
 
 
 Contender = Callable[[Result, list[Job]], None]
@@ -89,7 +71,7 @@ def main() -> int:
     arguments = parse_arguments()
     os.environ.update({**SPIN_BRIEFLY, **os.environ})
     try:
-        reports = run(arguments)
+        reports = run_real_size(arguments) if arguments.real_size else run(arguments)
     except (StackFailed, PortError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -115,6 +97,47 @@ def run(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
     return reports
 
 
+def run_real_size(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """The reference, then the server, on a model of the real size; prints a table."""
+    folder: Path = arguments.cache / REAL_SIZE_MODEL_ID
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    writer = [sys.executable, "-m", "parts.benchmark.real_size", str(folder)]
+    subprocess.run(writer, env=environment("paligemma", "token_parser"), check=True)
+    counts = {clients: arguments.waves * max(clients, LEAST_REQUESTS) for clients in arguments.clients}
+    jobs = iter(make_jobs(LEAST_REQUESTS + 2 + sum(counts.values()), is_random=True, max_new_tokens=arguments.tokens))
+    reference = Result(REFERENCE, 1)
+    with Baseline(folder) as baseline:
+        baseline.answer([next(jobs)])  # warm up
+        run_baseline(baseline, reference, list(itertools.islice(jobs, LEAST_REQUESTS)), 1)
+    results = [reference]
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as models_dir:
+        (Path(models_dir) / REAL_SIZE_MODEL_ID).symlink_to(folder.absolute())
+        (Path(models_dir) / "vae-demo.npz").symlink_to(REPOSITORY / "models" / "vae-demo.npz")
+        environ = server_environment(REAL_SIZE_MODEL_ID, Path(models_dir), grammar=False)
+        with running_stack(environ, lambda *_: None) as stack:
+            run_server(stack, Result("", 1), [next(jobs)], through_gateway=False)  # warm up
+            for clients, count in counts.items():
+                results.append(Result("c", clients))
+                run_server(stack, results[-1], list(itertools.islice(jobs, count)), through_gateway=False)
+                print(f"  c  at {clients:>2}", file=sys.stderr, flush=True)
+    name = f"{REAL_SIZE_MODEL_ID}, {arguments.tokens} tokens"
+    reports = {name: add_ratios([result.summary() for result in results])}
+    print_report(name, reports[name])
+    return reports
+
+
+def server_environment(model_id: str, models_dir: Path, *, grammar: bool) -> dict[str, str]:
+    """What the server is told."""
+    return {
+        **os.environ,
+        "MODEL_ID": model_id,
+        "MODELS_DIR": str(models_dir),
+        "VAE_CHECKPOINT": "vae-demo.npz",
+        "GRAMMAR": "on" if grammar else "off",
+        "MAX_NEW_TOKENS": str(MAX_NEW_TOKENS),
+    }
+
+
 def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -123,21 +146,24 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--work", nargs="+", choices=WORKS, default=WORKS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=64, help="for each contender and round; a quarter for a and b")
+    real = parser.add_argument_group("real size")
+    real.add_argument("--real-size", action="store_true", help="PaliGemma 2 3B at 224 px with random weights")
+    real.add_argument("--clients", type=_numbers, default=REAL_SIZE_CLIENTS, help="such as 1,4,8,16, which is usual")
+    real.add_argument("--tokens", type=int, default=SEGMENT_TOKENS, help="of each answer (%(default)s)")
+    real.add_argument("--waves", type=int, default=1, help="requests of each client (%(default)s)")
+    real.add_argument("--cache", type=Path, default=RUN_DIR / "real-size", help="folder of the weights (%(default)s)")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     return parser.parse_args()
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 def benchmark(model_id: str, work: str, models_dir: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """All contenders on one checkpoint; returns their summaries, the reference's first."""
     is_demo = model_id == DEMO_MODEL_ID
-    environ = {
-        **os.environ,
-        "MODEL_ID": model_id,
-        "MODELS_DIR": str(models_dir),
-        "VAE_CHECKPOINT": "vae-demo.npz",
-        "GRAMMAR": "on" if is_demo else "off",
-        "MAX_NEW_TOKENS": str(MAX_NEW_TOKENS),
-    }
+    environ = server_environment(model_id, models_dir, grammar=is_demo)
     jobs = make_jobs(JOBS, work, is_random=not is_demo)
     with contenders(models_dir / model_id, environ) as named:
         results = {key: Result(*key) for key in named}
@@ -214,31 +240,6 @@ def add_costs(result: Result, meter: Meter, requests: int, wall_s: float) -> Non
     result.wall_s += wall_s
     result.cpu_s += meter.cpu_s
     result.peak_bytes = max(result.peak_bytes, meter.peak_bytes)
-
-
-def add_ratios(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Adds each summary's ratios to the reference: requests per second, requests per CPU second, median latency."""
-    reference = summaries[0]
-    for summary in summaries:
-        summary["times_requests_per_s"] = summary["requests_per_s"] / reference["requests_per_s"]
-        summary["times_requests_per_cpu_s"] = reference["cpu_s_per_request"] / summary["cpu_s_per_request"]
-        summary["times_p50"] = summary["p50_s"] / reference["p50_s"]
-    return summaries
-
-
-def print_report(model_id: str, summaries: list[dict[str, Any]]) -> None:
-    """Prints a table, one line per contender."""
-    print(f"\n{model_id}: {os.cpu_count()} CPU cores, times in ms, x = times (a)")
-    print("        req/s    x      p50   p95   p99   first   CPU/req   req/CPU x   peak MB")
-    for row in summaries:
-        first = "    -" if row["first_token_s"] is None else f"{row['first_token_s'] * 1e3:>5.0f}"
-        print(
-            f"{row['name']:<2} {row['clients']:>2}  {row['requests_per_s']:>6.1f} {row['times_requests_per_s']:>5.2f}"
-            f"   {row['p50_s'] * 1e3:>5.0f} {row['p95_s'] * 1e3:>5.0f} {row['p99_s'] * 1e3:>5.0f}   {first}"
-            f"   {row['cpu_s_per_request'] * 1e3:>7.0f}   {row['times_requests_per_cpu_s']:>9.2f}"
-            f"   {row['peak_mb']:>7.0f}",
-            flush=True,
-        )
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ class Served:
 
     def gauge(self, family: str) -> dict[str, str]:
         text = published_metrics(self.ports)
-        return dict(re.findall(rf'^{family}{{instance="paligemma_0_0",model_id="([^"]+)"}} (\S+)$', text, re.MULTILINE))
+        samples = re.findall(rf"^{family}{{(.*)}} (\S+)$", text, re.MULTILINE)
+        return {re.findall('model_id="([^"]+)"', labels)[0]: value for labels, value in samples}
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,18 @@ times what was seen.
 """
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from checkpoints import DEMO_MODEL_ID, Reference
+from engines import load_checkpoint
 from parity_cases import Case, make_case, run
 
+from paligemma_engine import EngineConfig
+from paligemma_engine.checkpoints.dtypes import cpu_computes_in_bfloat16
+from paligemma_engine.layers.replacement import pack_linears
 from paligemma_engine.model.greedy_head import GreedyHead
 from paligemma_engine.requests.sequence import Sequence
 from paligemma_tokens.vocabulary import loc_token
@@ -20,7 +25,7 @@ COUNT = 40
 MEAN_DIFFERENCE = 0.05  # of log-probabilities; 0.016 was seen
 LARGEST_DIFFERENCE = 0.3  # 0.07 was seen
 CLOSE_BINS = 2  # of 1024
-SHARE_OF_CLOSE_BOXES = 0.85  # 0.95 was seen: where two bins are about as likely, either can be chosen
+SHARE_OF_CLOSE_BOXES = 0.9  # 0.96 was seen: where two bins are about as likely, either can be chosen
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +86,19 @@ def test_nearly_all_first_boxes_are_in_the_same_place(demo: Case, answered: list
     ]
     close = [all(abs(ours - theirs) <= CLOSE_BINS for ours, theirs in zip(*box, strict=True)) for box in boxes]
     assert len(boxes) > COUNT / 2
+    print(sum(close) / len(close))
     assert sum(close) >= SHARE_OF_CLOSE_BOXES * len(close)
+
+
+@pytest.mark.skipif(not cpu_computes_in_bfloat16(), reason="this processor has no bfloat16 arithmetic")
+def test_packed_weights_change_no_answer(demo: Case, answered: list[Sequence], models_dir: Path) -> None:
+    """As a server on the CPU has them."""
+    packed = load_checkpoint(EngineConfig(model_id=DEMO_MODEL_ID, models_dir=models_dir, dtype="bfloat16"))
+    pack_linears(packed.model)
+    again = run(replace(demo, checkpoint=packed), slots=4, count=COUNT)
+    assert [(found.token_ids, found.logprobs) for found in again] == [
+        (found.token_ids, found.logprobs) for found in answered
+    ]
 
 
 def test_nothing_is_there_for_the_same_prompts(demo: Case, answered: list[Sequence]) -> None:

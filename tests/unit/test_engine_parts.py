@@ -14,7 +14,6 @@ from paligemma_engine import metrics as families
 from paligemma_engine.answers.vocabulary import TokenClass, Vocabulary
 from paligemma_engine.config import ConfigError
 from paligemma_engine.device.run_options import RunOptions, row_buckets
-from paligemma_engine.device.threads import CpuThreads
 from paligemma_engine.errors import EngineError, HubFailed, ModelFailed, ModelNotFound
 from paligemma_engine.requests.request import TargetAnswer, Token
 
@@ -193,25 +192,3 @@ def test_how_steps_are_run_in_words() -> None:
 def test_padding_of_prompts() -> None:
     assert [RunOptions().padded(count) for count in (3, 128)] == [3, 128]
     assert [RunOptions.on_gpu().padded(count) for count in (3, 32, 33, 128)] == [32, 32, 128, 128]
-
-
-@pytest.mark.parametrize(("gain", "lone"), [(0.5, 4), (0.97, 2)])
-def test_all_cores_are_used_only_where_they_help(monkeypatch: pytest.MonkeyPatch, gain: float, lone: int) -> None:
-    """`gain`: the time of a step with all four cores, relative to two."""
-    used: list[int] = []
-    seconds = 0.0
-
-    def step() -> None:
-        nonlocal seconds
-        seconds += gain if used[-1] == 4 else 1.0
-
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(4))
-    monkeypatch.setattr("torch.set_num_threads", used.append)
-    monkeypatch.setattr("time.perf_counter", lambda: seconds)
-    threads = CpuThreads()
-    threads.calibrate(step)
-    threads.set_for(1)
-    assert used[-1] == lone
-    threads.set_for(2)
-    assert used[-1] == 2

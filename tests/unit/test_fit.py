@@ -140,6 +140,11 @@ def test_the_default_model_is_checked_before_it_is_read(models_dir: Path, monkey
         start_engine(config, metrics=EngineMetrics(), on_fatal=lambda: None)
 
 
+def test_on_a_cpu_an_operator_is_told_how_weights_take_less() -> None:
+    with pytest.raises(ModelFailed, match=r"set DTYPE=bfloat16, QUANTIZATION=8bit or a lower MAX_SLOTS, or choose"):
+        Memory(0, 12 * 10**9).require(Memory(0, 8 * 10**9), "org/name")
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, models_dir: Path) -> Iterator[HubServer]:
     made = make_random_checkpoint(tmp_path / "made", models_dir / DEMO_MODEL_ID)

@@ -46,6 +46,12 @@ def reference_of(folder: Path, quantization: str) -> Transformers:
     return Transformers(folder, quantization_config=QUANTIZED[quantization], device_map={"": "cpu"})
 
 
+@pytest.fixture(autouse=True)
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU that has 8-bit arithmetic would be given our own layers."""
+    monkeypatch.setattr("paligemma_engine.checkpoints.quantization.cpu_computes_in_int8", lambda: False)
+
+
 @pytest.fixture(scope="module")
 def base(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_random_checkpoint(tmp_path_factory.mktemp("quantized") / "base", models_dir / DEMO_MODEL_ID)

@@ -62,7 +62,9 @@ DECODE_STEPS: Final = Family("paligemma_decode_steps_total", MetricKind.COUNTER,
 DECODE_SECONDS: Final = Family("paligemma_decode_step_seconds_total", MetricKind.COUNTER, "Time spent in decode steps.")
 DECODE_TOKENS: Final = Family("paligemma_decode_tokens_total", MetricKind.COUNTER, "Tokens from decode steps.")
 OBJECTS: Final = Family("paligemma_objects_per_answer", MetricKind.HISTOGRAM, "Boxes that an answer holds.", _OBJECTS)
-MODELS_LOADED: Final = Family("paligemma_models_loaded", MetricKind.GAUGE, "Checkpoints in memory, by model_id.")
+MODELS_LOADED: Final = Family(
+    "paligemma_models_loaded", MetricKind.GAUGE, "Checkpoints in memory, by model_id and dtype."
+)
 MODELS_LOADING: Final = Family(
     "paligemma_models_loading", MetricKind.GAUGE, "Checkpoints being fetched or loaded, by model_id."
 )

@@ -21,6 +21,8 @@ from paligemma_engine.device.compilation import prepare_compiler
 from paligemma_engine.device.run_options import CudaGraphs, RunOptions
 from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.errors import Loading, ModelFailed
+from paligemma_engine.layers.packed_linear import can_pack
+from paligemma_engine.layers.replacement import pack_linears
 from paligemma_engine.memory.fit import Memory, require_disk
 from paligemma_engine.memory.slot_plan import plan_slots, too_large
 from paligemma_engine.metrics import EngineMetrics
@@ -54,7 +56,7 @@ def start_models(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Call
         on_fatal()
 
     default = start_engine(config, metrics=metrics, on_fatal=fail)
-    metrics.set(families.MODELS_LOADED, 1, model_id=config.model_id)
+    metrics.set(families.MODELS_LOADED, 1, model_id=config.model_id, dtype=default.dtype)
     # A new loader, since it measures the memory that the default engine has left.
     pools.append(ModelPool(config, default, metrics, loader=CheckpointLoader(config.device, metrics, on_fatal=fail)))
     return pools[0]
@@ -175,6 +177,9 @@ def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMe
     Raises:
         ModelFailed: it does not fit the GPU.
     """
+    run_options = _run_options(config, checkpoint)
+    if run_options.compiled is None and can_pack(checkpoint.model):
+        pack_linears(checkpoint.model)  # before the slots are planned, since it changes what is free
     runner = ModelRunner(
         checkpoint,
         slots=plan_slots(config, checkpoint),
@@ -182,7 +187,7 @@ def start_runner(config: EngineConfig, checkpoint: Checkpoint, metrics: EngineMe
         grammar=config.grammar,
         feature_cache_bytes=config.feature_cache_bytes,
         metrics=metrics,
-        run_options=_run_options(config, checkpoint),
+        run_options=run_options,
     )
     with ThreadPoolExecutor(1) as pool:  # when this thread ends, its OpenMP team ends, too
         pool.submit(runner.warm_up).result()
@@ -200,7 +205,7 @@ def _run_options(config: EngineConfig, checkpoint: Checkpoint) -> RunOptions:
         return RunOptions.compiled_on_cpu() if compiled else RunOptions()
     shared_memory_bytes = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
     own_tiles = own_tiles_fit(shared_memory_bytes)
-    text_config, itemsize = checkpoint.model.config.get_text_config(), checkpoint.model.lm_head.weight.dtype.itemsize
+    text_config, itemsize = checkpoint.model.config.get_text_config(), checkpoint.model.dtype.itemsize
     tiles = tiles_within(shared_memory_bytes, head_dim=text_config.head_dim, itemsize=itemsize)
     return RunOptions.on_gpu(
         cuda_graphs=CudaGraphs(config.cuda_graphs) if graphs_allowed else CudaGraphs.OFF,

@@ -33,7 +33,9 @@ class Job:
         return self.max_new_tokens * (self.prompt.count(";") + 1)
 
 
-def make_jobs(count: int, work: str = "equal", *, is_random: bool = False) -> list[Job]:
+def make_jobs(
+    count: int, work: str = "equal", *, is_random: bool = False, max_new_tokens: int | None = None
+) -> list[Job]:
     """Makes JPEG scenes, each with a prompt.
 
     Args:
@@ -41,10 +43,13 @@ def make_jobs(count: int, work: str = "equal", *, is_random: bool = False) -> li
         work: `equal`: each asks for one object that is in the picture, so all answers have about the same length, which
             is the best case for a static batch. `mixed`: by turns an absent object, a box only, one and two objects.
         is_random: whether the checkpoint has random weights.
+        max_new_tokens: most tokens of every answer; None: as the work and the checkpoint want it.
     """
     make = _mixed_job if work == "mixed" else _equal_job
     jobs = [make(seed) for seed in range(count)]
-    return jobs if is_random else [dataclasses.replace(job, max_new_tokens=MAX_NEW_TOKENS) for job in jobs]
+    if max_new_tokens is None and is_random:
+        return jobs
+    return [dataclasses.replace(job, max_new_tokens=max_new_tokens or MAX_NEW_TOKENS) for job in jobs]
 
 
 def _equal_job(seed: int) -> Job:

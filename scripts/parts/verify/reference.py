@@ -65,7 +65,7 @@ def find_files(config: EngineConfig) -> CheckpointFiles:
 
 def weight_bytes(config: EngineConfig, files: CheckpointFiles) -> int:
     """Bytes of a checkpoint's weights in memory; raises ModelFailed if a file cannot be read."""
-    return size_of(files.folder).numbers * torch_dtype(config).itemsize
+    return size_of(files.folder).numbers * torch_dtype(config, files.folder).itemsize
 
 
 class Reference:

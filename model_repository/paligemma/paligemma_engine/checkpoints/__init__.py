@@ -1,4 +1,4 @@
 """Finds, downloads and loads weights: ids, files, the hub, adapters, quantisation.
 
-May import: answers.
+May import: answers, layers.
 """

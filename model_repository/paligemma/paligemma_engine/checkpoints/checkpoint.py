@@ -32,6 +32,11 @@ class Checkpoint:
         return count
 
     @property
+    def dtype(self) -> str:
+        """Name of the dtype that is computed in."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
     def is_quantized(self) -> bool:
         """Whether weights are stored in fewer bits than the computation's dtype."""
         return bool(getattr(self.model, "is_quantized", False))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,10 @@ ADAPTER_CONFIG: Final = "adapter_config.json"  # of a LoRA adapter in PEFT's for
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 MODEL_TYPE: Final = "paligemma"  # of PaliGemma 1 and 2; they differ in the text model
 DEFAULT_TEXT_MODEL: Final = "gemma"  # transformers' own, where a config.json names none
+
+# safetensors' names of number formats, and PyTorch's: https://huggingface.co/docs/safetensors/metadata_parsing
+_FLOATS: Final = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+_DTYPE_KEYS: Final = ("dtype", "torch_dtype")  # in config.json; the second one before transformers 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +115,26 @@ def size_of(folder: Path) -> CheckpointSize:
     """
     files = [folder / name for name in _weight_files(folder)]
     return CheckpointSize(
-        numbers=sum(_numbers_in(file) for file in files), weight_bytes=sum(file.stat().st_size for file in files)
+        numbers=sum(_numbers_in(file).total() for file in files),
+        weight_bytes=sum(file.stat().st_size for file in files),
     )
+
+
+def stored_dtype(folder: Path) -> str | None:
+    """PyTorch's name of the number format that most of a checkpoint's weights are stored in.
+
+    From the headers of their files; before these are there, from config.json; None where that does not say either.
+
+    Raises:
+        ModelFailed: a file cannot be read.
+    """
+    files = [folder / name for name in _weight_files(folder)]
+    if not all(file.is_file() for file in files):
+        config = read_json(folder / CONFIG)
+        return next((str(config[key]) for key in _DTYPE_KEYS if config.get(key)), None)
+    stored = sum((_numbers_in(file) for file in files), Counter[str]())
+    floats = [name for name, _ in stored.most_common() if name in _FLOATS]
+    return _FLOATS[floats[0]] if floats else None
 
 
 def is_quantized(folder: Path) -> bool:
@@ -119,12 +142,16 @@ def is_quantized(folder: Path) -> bool:
     return "quantization_config" in read_json(folder / CONFIG)
 
 
-def _numbers_in(file: Path) -> int:
+def _numbers_in(file: Path) -> Counter[str]:
+    """How many numbers of each of safetensors' formats."""
+    numbers: Counter[str] = Counter()
     try:
         with safetensors.safe_open(file, "numpy") as weights:
-            return sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+            for tensor in (weights.get_slice(name) for name in weights.keys()):  # noqa: SIM118
+                numbers[tensor.get_dtype()] += math.prod(tensor.get_shape())
     except (OSError, safetensors.SafetensorError) as error:
         raise ModelFailed(f"{file.name} cannot be read ({type(error).__name__})") from error
+    return numbers
 
 
 def read_json(path: Path) -> dict[str, Any]:

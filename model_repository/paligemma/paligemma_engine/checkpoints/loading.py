@@ -14,7 +14,7 @@ from paligemma_engine.answers.vocabulary import Vocabulary
 from paligemma_engine.checkpoints import quantization
 from paligemma_engine.checkpoints.checkpoint import Checkpoint
 from paligemma_engine.checkpoints.dtypes import AUTO, choose_dtype, dtype_warning, require_range
-from paligemma_engine.checkpoints.files import CheckpointFiles, is_quantized, text_model_of
+from paligemma_engine.checkpoints.files import CheckpointFiles, is_quantized, stored_dtype, text_model_of
 from paligemma_engine.checkpoints.lora import merge
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import ModelFailed
@@ -49,24 +49,31 @@ def load_files(config: EngineConfig, files: CheckpointFiles) -> Checkpoint:
 def _load_model(config: EngineConfig, folder: Path, adapter: Path | None) -> Any:
     """Returns the model on its device, with the adapter merged; quantisation comes after the merge."""
     _check_dtype(config, folder)
-    quantized = quantization.arguments(config, folder, dtype=torch_dtype(config))
+    dtype = torch_dtype(config, folder)
+    _log.info(
+        "%s: stored in %s, computes in %s", config.model_id, stored_dtype(folder), str(dtype).removeprefix("torch.")
+    )
+    quantized = quantization.arguments(config, folder, dtype=dtype)
+    if quantization.is_int8_on_cpu(config, folder):
+        plain = _from_pretrained(config, folder, dtype=dtype)
+        return quantization.round_to_int8(plain if adapter is None else merge(plain, adapter))
     if adapter is None:
-        return _from_pretrained(config, folder, **quantized)
+        return _from_pretrained(config, folder, dtype=dtype, **quantized)
     if is_quantized(folder):
         raise ModelFailed(f"{config.model_id} cannot be merged into a base that is quantised; name the original")
     if not quantized:
-        return merge(_from_pretrained(config, folder), adapter)
+        return merge(_from_pretrained(config, folder, dtype=dtype), adapter)
     # On the host: before quantisation it may be too large for the device.
-    model = merge(_from_pretrained(replace(config, device="cpu"), folder, dtype=torch_dtype(config)), adapter)
+    model = merge(_from_pretrained(replace(config, device="cpu"), folder, dtype=dtype), adapter)
     generation_config, state = model.generation_config, model.state_dict()
-    quantized_model = _from_pretrained(config, None, config=model.config, state_dict=state, **quantized)
+    quantized_model = _from_pretrained(config, None, dtype=dtype, config=model.config, state_dict=state, **quantized)
     quantized_model.generation_config = generation_config
     return quantized_model
 
 
-def _from_pretrained(config: EngineConfig, folder: Path | None, /, **arguments: Any) -> Any:
+def _from_pretrained(config: EngineConfig, folder: Path | None, /, *, dtype: torch.dtype, **arguments: Any) -> Any:
     settings: dict[str, Any] = {
-        "dtype": torch_dtype(config),
+        "dtype": dtype,
         "device_map": {"": config.device},  # tensors are moved one by one, so the host never holds all of them
         "use_safetensors": True,
         "local_files_only": True,
@@ -88,9 +95,17 @@ def _check_dtype(config: EngineConfig, folder: Path) -> None:
         _log.warning("%s: %s", config.model_id, warning)
 
 
-def torch_dtype(config: EngineConfig) -> torch.dtype:
-    """The dtype to load weights in."""
-    return choose_dtype(config.dtype, capability=_capability(config) if config.dtype == AUTO else None)
+def torch_dtype(config: EngineConfig, folder: Path | None = None) -> torch.dtype:
+    """The dtype to load the weights in `folder` in; on a GPU that does not depend on them.
+
+    Raises:
+        ModelFailed: a file cannot be read.
+    """
+    if config.dtype != AUTO:
+        return choose_dtype(config.dtype, capability=None)
+    capability = _capability(config)
+    stored = stored_dtype(folder) if folder is not None and capability is None else None
+    return choose_dtype(AUTO, capability=capability, stored=stored)
 
 
 def _capability(config: EngineConfig) -> tuple[int, int] | None:

@@ -1,4 +1,7 @@
-"""Weights in 8 or 4 bits by bitsandbytes, for checkpoints that do not fit the GPU's memory otherwise."""
+"""Weights in 8 or 4 bits, by bitsandbytes on a GPU, for checkpoints that do not fit its memory otherwise.
+
+On a CPU, 8-bit weights are in layers of our own, which are faster than bfloat16; bitsandbytes is several times slower.
+"""
 
 import importlib.util
 import logging
@@ -8,9 +11,12 @@ from typing import Any, Final
 import torch
 from transformers import BitsAndBytesConfig
 
+from paligemma_engine.checkpoints.dtypes import cpu_computes_in_int8
 from paligemma_engine.checkpoints.files import is_quantized
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import ModelFailed
+from paligemma_engine.layers.int8_linear import Int8Linear
+from paligemma_engine.layers.replacement import replace_linears
 
 _LIBRARY: Final = "bitsandbytes"
 # Only the text model's layers: they are most of the weights. The head is the embedding, and masks depend on the vision
@@ -33,7 +39,7 @@ def arguments(config: EngineConfig, folder: Path, *, dtype: torch.dtype) -> dict
         ModelFailed: the libraries for it are not installed.
     """
     own = is_quantized(folder)
-    if config.quantization == "off" and not own:
+    if not own and (config.quantization == "off" or is_int8_on_cpu(config, folder)):
         return {}
     if importlib.util.find_spec(_LIBRARY) is None:
         raise ModelFailed(
@@ -43,6 +49,19 @@ def arguments(config: EngineConfig, folder: Path, *, dtype: torch.dtype) -> dict
     # It would log a line for each layer of each step: that LLM.int8 rounds its input to float16, which is documented.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     return {} if own else {"quantization_config": _quantization_config(config.quantization, dtype)}
+
+
+def is_int8_on_cpu(config: EngineConfig, folder: Path) -> bool:
+    """Whether the text model's layers are to be rounded to 8 bits here, once a checkpoint is loaded."""
+    on_cpu = torch.device(config.device).type == "cpu"
+    return on_cpu and config.quantization == "8bit" and cpu_computes_in_int8() and not is_quantized(folder)
+
+
+def round_to_int8(model: Any) -> Any:
+    """Changes a loaded model, and returns it."""
+    replace_linears([model.model.language_model], Int8Linear)
+    model.is_quantized = True  # as transformers says it of models that it has quantised itself
+    return model
 
 
 def _quantization_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -14,6 +14,7 @@ from paligemma_engine.device.cuda_graph import on_device
 from paligemma_engine.device.feature_cache import FeatureCache
 from paligemma_engine.device.run_options import Compiled, CudaGraphs, RunOptions, row_buckets
 from paligemma_engine.device.threads import CpuThreads
+from paligemma_engine.layers.replacement import weight_bytes
 from paligemma_engine.metrics import IMAGE_FEATURES, EngineMetrics
 from paligemma_engine.model.attention import use_attention
 from paligemma_engine.model.decode_step import DecodeStep, SlotState
@@ -68,7 +69,7 @@ class ModelRunner:
             checkpoint.model.config.get_text_config(),
             slots=slots,
             max_length=slot_length(checkpoint, max_new_tokens),
-            dtype=checkpoint.model.lm_head.weight.dtype,
+            dtype=checkpoint.model.dtype,
             device=self._device,
         )
         self._state = SlotState.allocate(slots, self._device)
@@ -83,7 +84,9 @@ class ModelRunner:
         self._vision = VisionStep(checkpoint.model).eval()
         self._features = FeatureCache(self._features_of, max_bytes=feature_cache_bytes)
         self._read_back = ReadBack(slots=slots, steps_ahead=self.steps_ahead, device=self._device)
-        self._cpu_threads = CpuThreads(vary=self._run_options.compiled is None) if self._device.type == "cpu" else None
+        self._cpu_threads: CpuThreads | None = None
+        if self._device.type == "cpu":
+            self._cpu_threads = CpuThreads(weight_bytes(checkpoint.model), vary=self._run_options.compiled is None)
         self._running = 0  # in the newest step
         self._positions = [0] * slots  # kept on the host, so that no step waits for the device
         self._inputs = PrefillInputs.allocate(
@@ -183,8 +186,8 @@ class ModelRunner:
             self._features.clear()
             for text_tokens in self._run_options.prompt_padding:
                 self._prefill_step(text_tokens)()
-            for step in self._steps.values():
-                step()
+            for rows in self._row_buckets:  # at one length each: with the 3B a step takes half a second on a CPU
+                self._steps[rows, self._length_buckets[-1]]()
             if self._cpu_threads is not None:
                 self._cpu_threads.calibrate(self._steps[self._row_buckets[0], self._length_buckets[0]])
 

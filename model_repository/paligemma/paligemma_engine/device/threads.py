@@ -8,28 +8,42 @@ from typing import Final
 
 import torch
 
+from paligemma_engine.device.cores import available_cores, physical_cores
+
 OMP_NUM_THREADS: Final = "OMP_NUM_THREADS"
 
+# Weights far beyond any cache. Each step then takes so long that a second thread nearly halves it, and what else a
+# request costs, such as decoding its image, is less than a hundredth of the whole.
+LARGE_WEIGHT_BYTES: Final = 500_000_000
 WORTHWHILE: Final = 0.9  # share of the time with half the cores; a smaller gain does not justify twice the CPU time
 TRIAL_S: Final = 0.3  # for each number of threads
 MIN_TRIALS: Final = 3
 
 
 class CpuThreads:
-    """Uses all cores for a single sequence if that is faster, half of them for several.
+    """Decides by the model's size: all cores always for a large model; for a small one, half of them under load.
 
-    A second thread makes one small step somewhat quicker, or not at all, and costs twice the CPU time; under load the
-    other cores have images to decode and masks to draw. OMP_NUM_THREADS overrules it. The engine thread owns it: OpenMP
-    keeps a team of threads for every thread that computes, and several teams on the same cores slow each other down by
-    far.
+    With a small model a second thread makes a step somewhat quicker, or not at all, and costs twice the CPU time; under
+    load the other cores have images to decode and masks to draw. A lone sequence has all cores if that is faster.
+
+    OMP_NUM_THREADS overrules both. The engine thread owns it: OpenMP keeps a team of threads for every thread that
+    computes, and several teams on the same cores slow each other down by far.
     """
 
-    def __init__(self, *, vary: bool = True) -> None:
-        """`vary`: False for half the cores always: torch.compile compiles anew for each number of threads."""
-        cores = len(os.sched_getaffinity(0))
+    def __init__(self, weight_bytes: int, *, vary: bool = True) -> None:
+        """Args:
+        weight_bytes: size of the model.
+        vary: False for the same number always: torch.compile compiles anew for each number of threads.
+        """
         fixed = os.environ.get(OMP_NUM_THREADS, "")
-        self._shared = int(fixed) if fixed.isdigit() else max(1, cores // 2)
-        self._lone = cores if vary and not fixed.isdigit() else self._shared
+        if fixed.isdigit() and int(fixed) > 0:
+            self._lone = self._shared = int(fixed)
+        elif weight_bytes >= LARGE_WEIGHT_BYTES:
+            self._lone = self._shared = physical_cores()
+        else:
+            cores = available_cores()
+            self._shared = max(1, cores // 2)
+            self._lone = cores if vary else self._shared
         self._used = 0
 
     def set_for(self, sequences: int) -> None:
@@ -38,11 +52,10 @@ class CpuThreads:
 
     def calibrate(self, step: Callable[[], object]) -> None:
         """Tries whether all cores make a lone sequence's decode step quicker; where they do not, half are used."""
-        if self._lone == self._shared:
-            return
-        seconds = {threads: self._time(step, threads) for threads in (self._lone, self._shared)}
-        if seconds[self._lone] > WORTHWHILE * seconds[self._shared]:
-            self._lone = self._shared
+        if self._lone != self._shared:
+            seconds = {threads: self._time(step, threads) for threads in (self._lone, self._shared)}
+            if seconds[self._lone] > WORTHWHILE * seconds[self._shared]:
+                self._lone = self._shared
         self._used = 0  # the next caller is another thread, with its own setting
 
     def _time(self, step: Callable[[], object], threads: int) -> float:

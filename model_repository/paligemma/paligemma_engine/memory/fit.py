@@ -59,7 +59,7 @@ class Memory:
         Raises:
             ModelFailed: its config.json cannot be read.
         """
-        as_they_are = size.numbers * torch_dtype(config).itemsize
+        as_they_are = size.numbers * torch_dtype(config, files.folder).itemsize
         weight_bytes, merge_bytes = as_they_are, 0
         if is_quantized(files.folder):
             weight_bytes = size.weight_bytes
@@ -89,10 +89,10 @@ class Memory:
                 f"{_amount(available.gpu_bytes)}; {too_large()}"
             )
         if self.host_bytes > available.host_bytes:
+            smaller = "" if self.gpu_bytes else "set DTYPE=bfloat16, QUANTIZATION=8bit or a lower MAX_SLOTS, "
             raise ModelFailed(
                 f"{model_id} needs {_amount(self.host_bytes)} of the host's memory, of which it can have "
-                f"{_amount(available.host_bytes)}; raise the container's limit, "
-                f"{'' if self.gpu_bytes else 'set a lower MAX_SLOTS, '}or choose a smaller checkpoint"
+                f"{_amount(available.host_bytes)}; raise the container's limit, {smaller}or choose a smaller checkpoint"
             )
 
 
@@ -115,7 +115,7 @@ def _beside_weights(config: EngineConfig, folder: Path) -> MemoryNeed:
             read.get_text_config(),
             prompt_length=image_tokens + MAX_PROMPT_TOKENS,
             max_new_tokens=config.max_new_tokens,
-            dtype=torch_dtype(config),
+            dtype=torch_dtype(config, folder),
             feature_cache_bytes=config.feature_cache_bytes,
             captured=config.cuda_graphs != "off" and config.quantization == "off" and not is_quantized(folder),
         )

@@ -107,7 +107,7 @@ def plan_slots(config: EngineConfig, checkpoint: Checkpoint) -> int:
         checkpoint.model.config.get_text_config(),
         prompt_length=slot_length(checkpoint, max_new_tokens=0),
         max_new_tokens=config.max_new_tokens,
-        dtype=checkpoint.model.lm_head.weight.dtype,
+        dtype=checkpoint.model.dtype,
         feature_cache_bytes=config.feature_cache_bytes,
         captured=config.cuda_graphs != "off" and not checkpoint.is_quantized,
     )

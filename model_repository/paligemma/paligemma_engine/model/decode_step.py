@@ -58,7 +58,7 @@ class DecodeStep(nn.Module):
         self.state = state.first(rows)
         self.view = DecodeView(cache, positions=self.state.positions, length=length)
         self.last_position = cache.max_length - 1
-        self.dtype = model.lm_head.weight.dtype
+        self.dtype = model.dtype
         self.register_buffer("key_positions", torch.arange(length, device=state.positions.device)[None])
 
     def forward(self) -> tuple[torch.Tensor, torch.Tensor]:

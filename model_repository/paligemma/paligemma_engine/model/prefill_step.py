@@ -36,11 +36,11 @@ class PrefillInputs:
     @classmethod
     def allocate(cls, model: Any, *, image_tokens: int, max_text_tokens: int) -> Self:
         """Allocates the inputs for the longest prompt."""
-        weights, hidden_size = model.lm_head.weight, model.config.get_text_config().hidden_size
-        text_ids = torch.zeros(1, max_text_tokens, dtype=torch.long, device=weights.device)
-        length, slot, grammar_state = (torch.zeros(1, dtype=torch.long, device=weights.device) for _ in range(3))
+        hidden_size, device = model.config.get_text_config().hidden_size, model.device
+        text_ids = torch.zeros(1, max_text_tokens, dtype=torch.long, device=device)
+        length, slot, grammar_state = (torch.zeros(1, dtype=torch.long, device=device) for _ in range(3))
         return cls(
-            features=torch.zeros(1, image_tokens, hidden_size, dtype=weights.dtype, device=weights.device),
+            features=torch.zeros(1, image_tokens, hidden_size, dtype=model.dtype, device=device),
             text_ids=text_ids,
             length=length,
             slot=slot,

@@ -21,11 +21,11 @@ class VisionStep(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.vision_tower, self.projector = model.model.vision_tower, model.model.multi_modal_projector
-        weights, side = model.lm_head.weight, model.config.vision_config.image_size
-        pixel_values = torch.zeros(1, 3, side, side, dtype=weights.dtype, device=weights.device)
+        side = model.config.vision_config.image_size
+        pixel_values = torch.zeros(1, 3, side, side, dtype=model.dtype, device=model.device)
         self.register_buffer("pixel_values", pixel_values)
-        self.register_buffer("pixels", torch.zeros(side, side, 3, dtype=torch.uint8, device=weights.device))
-        self.register_buffer("levels", torch.zeros(3, LEVELS, device=weights.device))
+        self.register_buffer("pixels", torch.zeros(side, side, 3, dtype=torch.uint8, device=model.device))
+        self.register_buffer("levels", torch.zeros(3, LEVELS, device=model.device))
         self._levels_of: NDArray[np.float32] | None = None
         self._upload_values, self._upload_pixels = Upload(pixel_values[0]), Upload(self.pixels)
 

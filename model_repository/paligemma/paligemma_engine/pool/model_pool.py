@@ -175,7 +175,7 @@ class ModelPool:
         engine = self._loader.load(config, files, partial(self._make_room, wanted))
         with self._lock:
             if not self._closing:
-                self._metrics.set(families.MODELS_LOADED, 1, model_id=wanted.model_id)
+                self._metrics.set(families.MODELS_LOADED, 1, model_id=wanted.model_id, dtype=engine.dtype)
                 self._extras[wanted.model_id] = engine
                 for ticket in self._queue.take_loaded(wanted):
                     engine.accept(ticket)
@@ -207,4 +207,4 @@ class ModelPool:
         finally:
             with self._lock:
                 self._leaving.remove(engine)
-            self._metrics.remove(families.MODELS_LOADED, model_id=model_id)
+            self._metrics.remove(families.MODELS_LOADED, model_id=model_id, dtype=engine.dtype)

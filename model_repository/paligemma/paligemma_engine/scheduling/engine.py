@@ -93,6 +93,11 @@ class Engine:
         metrics.set(families.SLOTS, runner.slots, share=self._share)
         self._thread.start()
 
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype that it computes in."""
+        return self._checkpoint.dtype
+
     def submit(self, request: Request, on_outcome: OnOutcome) -> Ticket:
         """Accepts or refuses a request; either way `on_outcome` is called exactly once, from the sender thread."""
         ticket = Ticket.open(request, on_outcome)

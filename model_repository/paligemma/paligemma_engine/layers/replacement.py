@@ -1,0 +1,44 @@
+"""Puts other layers in the place of plain linear ones."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+from paligemma_engine.layers.int8_linear import Int8Linear
+from paligemma_engine.layers.mapped_files import MappedFiles
+from paligemma_engine.layers.packed_linear import PackedLinear
+
+
+def replace_linears(modules: Iterable[nn.Module], make: Callable[[nn.Linear], nn.Module]) -> None:
+    """Replaces each linear layer in these modules, one by one; other layers, such as quantised ones, stay.
+
+    Pages of mapped files that held the plain weights are given back at once: the mapping itself stays for as long as
+    any tensor of the file is in use.
+    """
+    mapped = MappedFiles.of_this_process()
+    for parent in (parent for module in modules for parent in module.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear:  # quantised layers inherit from it
+                setattr(parent, name, make(child))
+                mapped.give_back(child.weight)
+
+
+def pack_linears(model: Any) -> None:
+    """Packs all linear layers of a PaliGemma, the head included where memory does not grow by that.
+
+    In most checkpoints the head's weight is the embedding's, too, and that must stay. Where it is a view of its file it
+    takes no memory beside the few rows that are looked up.
+    """
+    mapped = MappedFiles.of_this_process()
+    replace_linears([model.model], PackedLinear)
+    head, embedding = model.lm_head, model.get_input_embeddings()
+    if type(head) is nn.Linear and (head.weight is not embedding.weight or mapped.hold(head.weight)):
+        model.lm_head = PackedLinear(head)
+        mapped.give_back(head.weight)
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Size of a model's weights, those of replaced layers included."""
+    replaced = sum(module.weight_bytes for module in model.modules() if isinstance(module, Int8Linear | PackedLinear))
+    return replaced + sum(weight.nbytes for weight in model.parameters())
