@@ -135,6 +135,7 @@ def server_environment(model_id: str, models_dir: Path, *, grammar: bool) -> dic
         "VAE_CHECKPOINT": "vae-demo.npz",
         "GRAMMAR": "on" if grammar else "off",
         "MAX_NEW_TOKENS": str(MAX_NEW_TOKENS),
+        "FEATURE_CACHE_BYTES": "0",  # contenders get the same pictures, and `generate` keeps nothing of them
     }
 
 
