@@ -22,11 +22,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from stack import REPOSITORY
 from web import SITE, reply, site
 
-from gateway.answers.outlines import outer_rings, signed_area
-from gateway.answers.spaces import Space
 from gateway.app import create_app
 from gateway.dialects import sam3
-from gateway.dialects.sam3 import whole_pixels
 from gateway.settings import Settings
 
 RECORDED = json.loads((REPOSITORY / "tests" / "data" / "sam3_request.json").read_text())
@@ -297,14 +294,3 @@ def test_a_broken_off_answer_is_an_error(
 ) -> None:
     triton.finish_reason = end
     check(client.post(PATH, json=request()), status, code)
-
-
-def test_holes_are_told_by_their_direction() -> None:
-    outer = [(0.0, 0.0), (4.0, 0.0), (4.0, 3.0), (0.0, 0.0)]
-    assert signed_area(outer) == 6.0
-    assert outer_rings([outer, outer[::-1]]) == [outer]
-
-
-def test_whole_pixels_stay_in_the_image() -> None:
-    ring = [(0.0, 0.0), (0.2, 0.1), (10.0, 0.0), (10.0, 5.0), (0.0, 5.0), (0.0, 0.0)]
-    assert whole_pixels(ring, Space(10, 5)) == [(0, 0), (9, 0), (9, 4), (0, 4)]
