@@ -9,6 +9,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from gateway.app import create_app
+from gateway.dialects.label_studio.routes import PREDICT_TIMEOUT_S
 from gateway.door.access import reload_keys
 from gateway.door.protocol import GatewayProtocol
 from gateway.settings import Settings
@@ -39,12 +40,20 @@ def main() -> int:
         http=GatewayProtocol,
         ws="none",  # no route has them, and none of the protocol's limits would hold
         timeout_keep_alive=settings.keep_alive_timeout_s,
-        timeout_graceful_shutdown=math.ceil(settings.request_timeout_s + ANSWER_GRACE_S),
+        timeout_graceful_shutdown=math.ceil(drain_s(settings)),
         log_config=None,
         access_log=False,
         server_header=False,
     )
     return 0
+
+
+def drain_s(settings: Settings) -> float:
+    """How long a gateway that stops waits for running requests: as long as the longest may take, and for its answer."""
+    longest_s = settings.request_timeout_s
+    if settings.label_studio_url is not None:
+        longest_s = max(longest_s, PREDICT_TIMEOUT_S)
+    return longest_s + ANSWER_GRACE_S
 
 
 if __name__ == "__main__":

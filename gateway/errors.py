@@ -58,6 +58,7 @@ CODES_WITH_CAUSE: Final = frozenset(
 )
 MAX_CAUSE_LENGTH: Final = 1000
 MAX_CAUSES: Final = 5
+MAX_SHOWN_FAULTS: Final = 5
 
 HEADERS_OF_STATUS: Final[Mapping[int, Mapping[str, str]]] = {
     408: {"Connection": "close"},  # the rest of the request may never come
@@ -162,7 +163,7 @@ def unknown_error_response(request: Request, error: Exception) -> JSONResponse:
 
 
 def late_error_body(request: Request, error: Exception) -> dict[str, str]:
-    """The body of an error that ends an answer which has begun; the request counts as what the error stands for."""
+    """The body of an error whose answer has, or has begun with, status 200; it counts as what the error stands for."""
     record = record_of(request.scope)
     if isinstance(error, ApiError):
         note_error(request, error)
@@ -195,8 +196,11 @@ def _describe_cause(error: BaseException) -> str:
 
 
 def _describe(error: RequestValidationError) -> str:
-    """The faults by field; never the input, which may be a whole image."""
-    faults = [
-        f"{'.'.join(str(part) for part in fault['loc'] if part != 'body')}: {fault['msg']}" for fault in error.errors()
+    """The first faults by field; never the input, which may be a whole image."""
+    faults = error.errors()
+    shown = [
+        f"{'.'.join(str(part) for part in fault['loc'] if part != 'body')}: {fault['msg']}"
+        for fault in faults[:MAX_SHOWN_FAULTS]
     ]
-    return "; ".join(faults)
+    hidden = len(faults) - len(shown)
+    return "; ".join([*shown, f"and {hidden} more"] if hidden else shown)

@@ -37,13 +37,28 @@ def _check_site(url: str) -> str:
     return url.rstrip("/")
 
 
+def header_key(text: str) -> str:
+    """The key in a text, without the space around it; raises ValueError, without the text, if no header can hold it."""
+    key = text.strip()
+    if not key:
+        raise ValueError("there is no key; write one")
+    if not (key.isascii() and key.isprintable()):  # an HTTP library's error would hold the header
+        raise ValueError("the key is not one line of printable ASCII characters; write it alone")
+    return key
+
+
+def _check_secret(secret: SecretStr) -> SecretStr:
+    return SecretStr(header_key(secret.get_secret_value()))
+
+
 def _check_secret_file(path: Path) -> Path:
     try:
         content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ValueError(f"the file cannot be read: {type(error).__name__}") from error
-    if not content.strip():
-        raise ValueError("the file is empty; write the key into it")
+    except UnicodeDecodeError:
+        content = "\N{REPLACEMENT CHARACTER}"
+    header_key(content)
     return path
 
 
@@ -51,6 +66,7 @@ Patterns = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_read_networks)]
 Site = Annotated[str, AfterValidator(_check_site)]
+HeaderKey = Annotated[SecretStr, AfterValidator(_check_secret)]
 SecretFile = Annotated[Path, AfterValidator(_check_secret_file)]
 
 
@@ -89,7 +105,7 @@ class Settings(BaseSettings):
         keep_alive_timeout_s: longest time that a connection may be idle between requests.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
 
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(default=8000, ge=1, le=65535)
@@ -107,7 +123,7 @@ class Settings(BaseSettings):
     url_fetch: Switch = "on"
     url_fetch_allowed_networks: Networks = ()
     label_studio_url: Site | None = None
-    label_studio_api_key: SecretStr | None = None
+    label_studio_api_key: HeaderKey | None = None
     label_studio_api_key_file: SecretFile | None = None
     max_image_bytes: int = Field(default=20_000_000, ge=1)
     max_body_bytes_in_flight: int = Field(default=1_000_000_000, ge=1)

@@ -1,13 +1,18 @@
 """The answer of Triton's `segment`, one record per object."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.errors import ApiError
+
 TARGET_JOINER: Final = " ; "  # as the engine joins the texts of targets
+
+# Ends of targets that were broken off, and the error that they stand for where an answer must be whole.
+CODE_OF_INCOMPLETE: Final[Mapping[str, str]] = {"deadline": "deadline", "cancelled": "deadline", "error": "internal"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +77,11 @@ def joined(parts: Sequence[Segmentation]) -> Segmentation:
         input_image=parts[0].input_image,
         original_hw=parts[0].original_hw,
     )
+
+
+def check_complete(segmentation: Segmentation) -> None:
+    """Raises ApiError if a target was broken off, for protocols that cannot say so of a target."""
+    for target in segmentation.targets:
+        code = CODE_OF_INCOMPLETE.get(target.finish_reason)
+        if code is not None:
+            raise ApiError(code, f"the answer is not complete ({target.finish_reason}); try again")

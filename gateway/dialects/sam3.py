@@ -17,11 +17,11 @@ from gateway.call import Call
 from gateway.dialects.sam3_schemas import ConceptAnswer, ConceptRequest, Echo, Prediction, Prompt, PromptResult
 from gateway.dialects.targets import ask_targets
 from gateway.documentation import EXAMPLE_IMAGE, error_responses, json_body
-from gateway.door.access import admit
+from gateway.door.access import admit, admit_by_head
 from gateway.errors import ApiError
-from gateway.inputs.decoding import JSON_TYPE
+from gateway.inputs.decoding import JSON_TYPE, Fields
 from gateway.inputs.prompts import TARGET_SEPARATOR
-from gateway.inputs.read import Received, SegmentBody, check_fields, decode_dialect_body, read_image_text
+from gateway.inputs.read import Received, check_fields, decode_dialect_body, read_image_text
 from gateway.routes.segment import image_of
 from gateway.schemas import Ring, RunLengths
 from gateway.settings import Settings
@@ -73,8 +73,7 @@ router = APIRouter(prefix="/sam3", tags=["SAM 3"])
 async def concept_segment(request: Request) -> Response:
     """The objects that each prompt names, with outlines or run lengths."""
     call = Call.begin(request)
-    received = await call.receive(partial(_decode, call.settings))
-    await admit(request, request.query_params.get(KEY_FIELD), received.form.form.api_key)
+    received = await _receive(call)
     return await call.answered(lambda: _answer(call, received))
 
 
@@ -105,8 +104,17 @@ def whole_pixels(ring: Ring, space: Space) -> list[tuple[int, int]]:
     return [corner for corner, before in zip(corners, [corners[-1], *corners], strict=False) if corner != before]
 
 
-def _decode(settings: Settings, body: SegmentBody) -> Received[Concept]:
-    fields = decode_dialect_body(body, ("image", "value"))
+async def _receive(call: Call) -> Received[Concept]:
+    """The request; without a valid key, nothing of its body is decoded but the JSON around the image."""
+    is_admitted = await admit_by_head(call.request, call.request.query_params.get(KEY_FIELD))
+    fields = await call.receive(lambda body: decode_dialect_body(body, ("image", "value")))
+    if not is_admitted:
+        key = fields.get(KEY_FIELD)
+        admit(call.request, key if isinstance(key, str) else None)
+    return await call.in_decoder(partial(_decode, call.settings, fields))
+
+
+def _decode(settings: Settings, fields: Fields) -> Received[Concept]:
     image = fields.pop("image", None)
     form = check_fields(ConceptRequest, fields)
     texts = tuple(_text_of(index, prompt) for index, prompt in enumerate(form.prompts))
@@ -178,7 +186,9 @@ def _encode(call: Call, concept: Concept, segmentation: Segmentation) -> str:
 def _prediction(found: SegmentedObject, space: Space, mask_format: Literal["polygon", "rle"]) -> Prediction | None:
     """None for an object whose mask is empty."""
     if mask_format == "rle":
-        return Prediction(masks=_run_lengths(found, space), confidence=found.score, format="rle")
+        run_lengths = _run_lengths(found, space)
+        is_empty = pycocotools.mask.area(run_lengths.model_dump()) == 0
+        return None if is_empty else Prediction(masks=run_lengths, confidence=found.score, format="rle")
     rings = encode_mask(found, "polygon", space)
     assert isinstance(rings, list)
     outlines = [whole_pixels(ring, space) for ring in outer_rings(rings)]

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+from gateway.dialects.targets import MAX_TARGETS_OF_A_REQUEST
 from gateway.schemas import MAX_MODEL_ID_CHARACTERS, RunLengths, Text
 
 Score = Annotated[float, Field(ge=0, le=1)]
@@ -25,7 +26,7 @@ class ConceptRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    prompts: Annotated[list[Prompt], Field(min_length=1)]
+    prompts: Annotated[list[Prompt], Field(min_length=1, max_length=MAX_TARGETS_OF_A_REQUEST), FailFast()]
     format: Annotated[
         Literal["polygon", "rle"], Field(description="`polygon`: outer outlines; `rle`: COCO's compressed run lengths.")
     ] = "polygon"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from gateway.answers.segmentation import Segmentation
+from gateway.answers.segmentation import Segmentation, check_complete
 from gateway.call import Call, Question
 from gateway.errors import ApiError
 from gateway.inputs.prompts import DEFAULT_TASK, MAX_TARGETS, TARGET_SEPARATOR
@@ -27,7 +27,7 @@ async def ask_targets(call: Call, targets: Sequence[str], image: EncodedImage, *
         model_id: None for the default.
 
     Raises:
-        ApiError: there are none or too many targets, or Triton does not answer.
+        ApiError: there are none or too many targets, or Triton does not answer all of them.
     """
     if not 0 < len(targets) <= MAX_TARGETS_OF_A_REQUEST:
         message = f"there are {len(targets)} prompts; send 1 to {MAX_TARGETS_OF_A_REQUEST}"
@@ -40,6 +40,7 @@ async def ask_targets(call: Call, targets: Sequence[str], image: EncodedImage, *
         question = Question(f"{DEFAULT_TASK} {JOINER.join(batch)}", model_id)
         is_last = start + MAX_TARGETS >= len(targets)
         answer = await call.ask(question, images.pop() if is_last else images[0])
+        check_complete(answer)
         answers.append(_with_targets_from(start, answer))
     call.record.sizes["objects"] = sum(len(answer.objects) for answer in answers)
     return replace(

@@ -1,7 +1,7 @@
 """X-AnyLabeling's remote server: what its desktop client asks (X-AnyLabeling-Server 70599dc, client 87da339).
 
-The client reads only an answer's `data`. Where there is none, it removes the shapes that the picture had. An error
-therefore has status 200, as from the original server, and `data` that leaves the picture as it is.
+The client reads only an answer's `data`. Where there is none, as at any other status, it removes the shapes that the
+picture had. Every error therefore has status 200, and `data` that leaves the picture as it is.
 """
 
 import re
@@ -33,7 +33,7 @@ from gateway.dialects.x_anylabeling_schemas import (
     Shapes,
 )
 from gateway.documentation import EXAMPLE_IMAGE, json_body
-from gateway.errors import ApiError, invalid_fields, note_error
+from gateway.errors import ApiError, invalid_fields, late_error_body
 from gateway.inputs.decoding import JSON_TYPE
 from gateway.inputs.prompts import TARGET_SEPARATOR
 from gateway.inputs.read import Received, SegmentBody, check_fields, decode_dialect_body, read_image_text
@@ -43,7 +43,6 @@ from gateway.settings import Settings
 
 SEPARATORS: Final = re.compile(rf"[,.{TARGET_SEPARATOR}\n]")
 SCORE_DECIMALS: Final = 4
-SHOWN_STATUSES: Final = (401, 503)  # of errors that have their own status in the original, too
 
 # The original's names, where it has one; other codes are the gateway's in capitals.
 _ORIGINAL_CODES: Final = {
@@ -74,18 +73,16 @@ class XAnyLabelingRoute(APIRoute):
                 return await serve(request)
             except RequestValidationError as error:
                 return _failure(request, invalid_fields(error))
-            except ApiError as error:
+            except Exception as error:
                 return _failure(request, error)
 
         return serve_or_explain
 
 
-_FAILURES: Final[dict[int | str, dict[str, Any]]] = {status: {"model": Failure} for status in SHOWN_STATUSES}
-
-router = APIRouter(prefix="/v1", tags=["X-AnyLabeling"], route_class=XAnyLabelingRoute, responses=_FAILURES)
+router = APIRouter(prefix="/v1", tags=["X-AnyLabeling"], route_class=XAnyLabelingRoute)
 
 
-@router.get("/models", summary="The models, as X-AnyLabeling lists them", response_model=ModelsAnswer)
+@router.get("/models", summary="The models, as X-AnyLabeling lists them", response_model=ModelsAnswer | Failure)
 async def models(request: Request) -> Response:
     """The default model and the others in memory, with the client's widgets for them."""
     return _json(ModelsAnswer(data={model_id: ModelInfo.of(model_id) for model_id in await _model_ids(request)}))
@@ -177,15 +174,12 @@ def _encode(call: Call, form: PredictRequest, prompts: list[str], segmentation: 
         return _json(Answer(data=Shapes(shapes=shapes)))
 
 
-def _failure(request: Request, error: ApiError) -> Response:
-    note_error(request, error)
-    code = _ORIGINAL_CODES.get(error.code, error.code.upper())
-    failure = Failure(error=Problem(code=code, message=error.detail))
-    status = error.status if error.status in SHOWN_STATUSES else 200
-    return _json(failure, status=status, headers=error.headers)
+def _failure(request: Request, error: Exception) -> Response:
+    said = late_error_body(request, error)
+    code = _ORIGINAL_CODES.get(said["code"], said["code"].upper())
+    headers = error.headers if isinstance(error, ApiError) else {}
+    return _json(Failure(error=Problem(code=code, message=said["detail"])), headers)
 
 
-def _json(
-    body: Answer | Failure | ModelsAnswer | ModelAnswer, *, status: int = 200, headers: dict[str, str] | None = None
-) -> Response:
-    return Response(body.model_dump_json(), status_code=status, media_type=JSON_TYPE, headers=headers)
+def _json(body: Answer | Failure | ModelsAnswer | ModelAnswer, headers: dict[str, str] | None = None) -> Response:
+    return Response(body.model_dump_json(), media_type=JSON_TYPE, headers=headers)

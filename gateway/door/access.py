@@ -118,7 +118,7 @@ async def require_key(
     header: Annotated[str | None, Depends(KEY_HEADER)],
 ) -> None:
     """Records the name of a request's key; raises ApiError without a valid key. A dependency of protected routers."""
-    _admit(request, header, bearer.credentials if bearer else None)
+    admit(request, header, bearer.credentials if bearer else None)
 
 
 async def require_key_or_token(
@@ -128,7 +128,7 @@ async def require_key_or_token(
     token: Annotated[str | None, Depends(TOKEN_HEADER)],
 ) -> None:
     """The same for routers whose clients send the key in the header `Token`."""
-    _admit(request, header, bearer.credentials if bearer else None, token)
+    admit(request, header, bearer.credentials if bearer else None, token)
 
 
 async def require_key_or_password(
@@ -138,22 +138,31 @@ async def require_key_or_password(
     basic: Annotated[HTTPBasicCredentials | None, Depends(BASIC)],
 ) -> None:
     """The same for routers whose clients send the key as the password of basic authentication."""
-    _admit(request, header, bearer.credentials if bearer else None, basic.password if basic else None)
+    admit(request, header, bearer.credentials if bearer else None, basic.password if basic else None)
 
 
-async def admit(request: Request, *offered: str | None) -> None:
+async def admit_by_head(request: Request, in_query: str | None) -> bool:
     """The same for routes whose clients may send the key elsewhere, too; where there are no keys, everybody passes.
 
     Args:
         request: may have a key in one of its headers.
-        offered: keys that were found elsewhere.
+        in_query: the key in its query, if there is one.
+
+    Returns:
+        False where no key is in either: it may be in the body. A wrong one is refused before that is read.
     """
-    if hasattr(request.app.state, "api_keys"):
-        bearer = await BEARER(request)
-        _admit(request, await KEY_HEADER(request), bearer.credentials if bearer else None, *offered)
+    if not hasattr(request.app.state, "api_keys"):
+        return True
+    bearer = await BEARER(request)
+    offered = (await KEY_HEADER(request), bearer.credentials if bearer else None, in_query)
+    if not any(offered):
+        return False
+    admit(request, *offered)
+    return True
 
 
-def _admit(request: Request, *offered: str | None) -> None:
+def admit(request: Request, *offered: str | None) -> None:
+    """Records the name of the first valid key; raises ApiError if none is. For requests where there are keys."""
     keys: KeyFile = request.app.state.api_keys
     found = next((key for key in map(keys.find, filter(None, offered)) if key is not None), None)
     if found is None:

@@ -43,13 +43,16 @@ class Fetcher:
         on_blocked: Callable[[str], None] = lambda _reason: None,
         ssl_context: ssl.SSLContext | None = None,
         trusted: Origin | None = None,
+        trusted_only: bool = False,
     ) -> None:
         """`on_blocked` is called with the reason each time a fetch is refused.
 
-        `trusted` is a server that the operator names: it may have any address, and gets what authorizes a fetch.
+        `trusted` is a server that the operator names: it may have any address, and gets what authorizes a fetch. With
+        `trusted_only`, no other server is asked, even where it redirects to one.
         """
         self._network = CheckedNetwork(resolve, policy, trusted)
         self._trusted = trusted
+        self._trusted_only = trusted_only
         self._max_image_bytes = max_image_bytes
         self._on_blocked = on_blocked
         self._ssl_context = ssl_context or httpcore2.default_ssl_context()
@@ -83,6 +86,8 @@ class Fetcher:
 
     async def _fetch(self, url: httpx2.URL, on_received: Callable[[int], None], authorization: str | None) -> bytes:
         for _ in range(MAX_REDIRECTS + 1):
+            if self._trusted_only and Origin.of(url) != self._trusted:
+                raise ApiError("fetch_failed", "image_url leads to another server, and URL_FETCH is off")
             async with (
                 httpcore2.AsyncConnectionPool(ssl_context=self._ssl_context, network_backend=self._network) as pool,
                 _get(pool, url, authorization if Origin.of(url) == self._trusted else None) as response,

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from documents import RUNBOOK, SETTINGS, first_cells
 
+from gateway.__main__ import drain_s
 from gateway.services import MAX_ENCODERS
 from gateway.settings import Settings
-from gateway.triton.client import ANSWER_GRACE_S
 from paligemma_engine.config import EngineConfig
 from parts.label_studio.server import LABEL_STUDIO
 from parts.serve.server import END_GRACE_S, EXIT_TIMEOUT_S
@@ -99,7 +99,7 @@ def test_containers_are_given_the_time_that_they_drain(monkeypatch: pytest.Monke
     monkeypatch.setattr("sys.argv", ["serve.py"])
     triton = parse_arguments().drain_timeout_s + EXIT_TIMEOUT_S + END_GRACE_S
     assert seconds(COMPOSE["services"]["triton"]["stop_grace_period"]) > triton
-    gateway = Settings.model_fields["request_timeout_s"].default + ANSWER_GRACE_S
+    gateway = drain_s(Settings(label_studio_url="http://label-studio:8080"))
     assert seconds(COMPOSE["services"]["gateway"]["stop_grace_period"]) > gateway
 
 
@@ -119,7 +119,17 @@ def test_label_studio_is_the_one_that_was_checked() -> None:
     assert service["environment"]["LABEL_STUDIO_USER_TOKEN"] == "${LABEL_STUDIO_API_KEY:-}"
     refused = [ip_network(text) for text in service["environment"]["USER_ADDITIONAL_BANNED_SUBNETS"].split(",")]
     assert not any(ip_address("172.18.0.3") in network for network in refused)
-    for address in ("127.0.0.1", "169.254.169.254", "::1"):
+    special = (
+        "192.0.0.192",
+        "192.88.99.1",
+        "198.18.0.1",
+        "203.0.113.1",
+        "64:ff9b:1::1",
+        "100::1",
+        "2001::1",
+        "2001:db8::1",
+    )
+    for address in ("127.0.0.1", "169.254.169.254", "::1", "fd00:ec2::254", *special):
         assert any(ip_address(address) in network for network in refused)
 
 

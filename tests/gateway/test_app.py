@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from stack import REPOSITORY, free_ports
 
 from gateway.app import create_app
-from gateway.errors import STATUS_OF_CODE
+from gateway.errors import MAX_SHOWN_FAULTS, STATUS_OF_CODE
 from gateway.inputs import read as inputs
 from gateway.inputs.decoding import ContentType
 from gateway.settings import Settings
@@ -65,6 +65,14 @@ def test_bad_fields_are_named_and_not_echoed(client: TestClient, fields: dict[st
     response = post(client, json={**fields, "image_url": f"data:image/png;base64,{secret}"})
     check(response, 422, "invalid_request")
     assert secret not in response.text
+
+
+def test_of_many_bad_fields_some_are_named(client: TestClient) -> None:
+    wrong = ("max_new_tokens", "mask_format", "coordinate_space", "return_image", "overlay", "min_score")
+    response = post(client, json={**dict.fromkeys(wrong, "x"), "image_url": "data:,x"})
+    check(response, 422, "invalid_request")
+    assert response.json()["detail"].count(": ") == MAX_SHOWN_FAULTS
+    assert response.json()["detail"].endswith("; and 2 more")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Label Studio's backend protocol: a gateway between a stand-in for Label Studio and one for Triton."""
 
+import asyncio
 import logging
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from run_lengths import decoded
 from gateway.answers.masks import paste_mask
 from gateway.answers.spaces import Space
 from gateway.app import create_app
-from gateway.dialects.label_studio import predictions, routes
+from gateway.dialects.label_studio import predictions, routes, schemas
 from gateway.settings import Settings
 
 HEIGHT, WIDTH = ORIGINAL_HW
@@ -221,3 +222,53 @@ def test_keys_are_passwords_here(tmp_path: Path) -> None:
         assert client.get("/label-studio/health", auth=("any", "a-key")).status_code == 200
         assert client.get("/label-studio/health").status_code == 401  # Label Studio then says what is wrong
         assert client.post("/label-studio/webhook", json={}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("tasks", "results", "shown"),
+    [
+        (["1"] * 200_000, [], "tasks.0"),
+        (["{}"] * 200_000, [], f"at most {schemas.MAX_TASKS} items"),
+        ([], ["1"] * 200_000, "result.0"),
+        ([], ["{}"] * 200_000, f"at most {schemas.MAX_REGIONS} items"),
+    ],
+)
+def test_a_small_body_cannot_take_much_memory(tasks: list[str], results: list[str], shown: str) -> None:
+    """Each wrong task, and each empty one, had a record of its own: a body of 0.6 MB took 420 MB."""
+    context = f'"params": {{"context": {{"result": [{",".join(results)}]}}}}'
+    body = f'{{"tasks": [{",".join(tasks)}], "label_config": "", {context}}}'
+    with backend() as served:
+        headers = {"Content-Type": "application/json"}
+        response = served.client.post("/label-studio/predict", content=body, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+    assert shown in response.json()["detail"]
+    assert len(response.content) < 1000
+
+
+def test_what_is_no_text_of_a_task_is_not_read() -> None:
+    body = schemas.PredictBody.model_validate_json(
+        '{"tasks": [{"data": {"image": "a.png", "more": [[[]]], "size": 7}}], "label_config": "", '
+        '"params": {"context": {"result": [{"type": "textarea", "value": {"text": ["a", "b"], "x": 1}}]}}}'
+    )
+    assert body.tasks[0].data == {"image": "a.png"}
+    assert body.typed == "a b"
+
+
+def test_many_tasks_have_few_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each task was a task of asyncio, too."""
+    counts: list[int] = []
+    waiting = predictions.Predictor._entry
+
+    async def entry(self: Any, call: Any, task: Any) -> bytes:
+        counts.append(len(asyncio.all_tasks()))
+        return await waiting(self, call, task)
+
+    monkeypatch.setattr(predictions.Predictor, "_entry", entry)
+    with backend() as served:
+        served.predict(*[None] * 500)
+    assert max(counts) < predictions.MAX_TASKS_AT_ONCE + 10
+
+
+@pytest.mark.parametrize(("places", "tasks"), [(1, 1), (2, 1), (8, 4), (64, 16)])
+def test_half_of_the_places_are_left_to_others(places: int, tasks: int) -> None:
+    assert predictions.most_at_once(Settings(max_concurrent_requests=places)) == tasks

@@ -72,6 +72,8 @@ def test_an_interface() -> None:
         (f"<View>{LABEL}</View>", "no Image"),
         (f'<View><Image name="i" value="http://a/b.png"/>{LABEL}</View>', "no Image"),
         (f"<View>{IMAGE}{UNSURE}</View>", "no number"),
+        (f"<View>{IMAGE}{UNSURE.replace('high', 'nan')}</View>", "no number"),
+        (f"<View>{IMAGE}{UNSURE.replace('high', '-inf')}</View>", "no number"),
         (f"<View>{IMAGE}{LABEL}{' ' * MAX_INTERFACE_CHARACTERS}</View>", "characters"),
     ],
 )

@@ -12,9 +12,11 @@ from label_studio_site import KEY, Backend, backend, label_studio_site
 from pydantic import ValidationError
 from web import CANARY, Canary
 
+from gateway.dialects.label_studio import keys, routes
 from gateway.settings import Settings
 
 PICTURE = "/data/upload/1/a.png"
+REFRESH_PATH = "/api/token/refresh/"
 
 
 def token(kind: str, *, expires_in_s: float = 300.0) -> str:
@@ -78,11 +80,11 @@ def test_a_personal_access_token_is_exchanged_once() -> None:
     access = token("access")
     pages = {
         PICTURE: b"a picture",
-        "/api/token/refresh": (200, {"Content-Type": "application/json"}, json.dumps({"access": access}).encode()),
+        REFRESH_PATH: (200, {"Content-Type": "application/json"}, json.dumps({"access": access}).encode()),
     }
     with backend(pages, label_studio_api_key=token("refresh")) as served:
         assert all(entry["result"] for entry in served.predict(PICTURE, PICTURE, PICTURE))
-        assert served.site.asked[0] == ("POST", "/api/token/refresh", None)
+        assert served.site.asked[0] == ("POST", REFRESH_PATH, None)
         assert [authorization for *_, authorization in served.site.asked[1:]] == [f"Bearer {access}"] * 3
 
 
@@ -90,12 +92,12 @@ def test_a_token_that_has_expired_is_exchanged_again() -> None:
     old = token("access", expires_in_s=10)
     pages = {
         PICTURE: b"a picture",
-        "/api/token/refresh": (200, {"Content-Type": "application/json"}, json.dumps({"access": old}).encode()),
+        REFRESH_PATH: (200, {"Content-Type": "application/json"}, json.dumps({"access": old}).encode()),
     }
     with backend(pages, label_studio_api_key=token("refresh")) as served:
         assert answered(served, PICTURE)
         assert answered(served, PICTURE)
-        assert [path for _, path, _ in served.site.asked].count("/api/token/refresh") == 2
+        assert [path for _, path, _ in served.site.asked].count(REFRESH_PATH) == 2
 
 
 def test_a_key_that_is_not_taken_leaves_the_tasks_for_later() -> None:
@@ -156,3 +158,84 @@ def test_a_file_without_a_key(tmp_path: Path, content: str | None) -> None:
         file.write_text(content)
     with pytest.raises(ValidationError, match="label_studio_api_key_file"):
         Settings(label_studio_api_key_file=file)
+
+
+@pytest.mark.parametrize(
+    "path", ["/data/%2e%2e/api/users/", "/data/..%2fapi/users/", "/data/%5C../api/users/", "/tasks/1/..%5capi"]
+)
+def test_a_path_that_leads_elsewhere_is_not_asked(path: str) -> None:
+    """A server decodes it, and would answer in the name of the key's user."""
+    with backend({path: b"a picture"}) as served:
+        assert not answered(served, path)
+        assert not answered(served, f"{served.site.url}{path}")
+        assert served.site.asked == []
+
+
+@pytest.mark.parametrize("value", ["a key\nanother", "a\tkey", "clé", "a\0key", "a\rkey"])
+def test_a_key_that_no_header_can_hold(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(value.encode())
+    with pytest.raises(ValidationError, match="printable ASCII") as refused:
+        Settings(label_studio_api_key_file=file)
+    assert value not in str(refused.value)
+    with pytest.raises(ValidationError, match="printable ASCII") as refused:
+        Settings(label_studio_api_key=value)
+    assert value not in str(refused.value) and repr(value)[1:-1] not in str(refused.value)
+
+
+def test_a_file_that_becomes_no_key_is_in_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The HTTP library's error holds the header."""
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    with backend({PICTURE: b"a picture"}, label_studio_api_key=None, label_studio_api_key_file=file) as served:
+        for content in ("s3cret\nline", "s3cret\x01"):
+            file.write_text(content)
+            assert "result" not in served.predict(PICTURE)[0]
+        assert served.site.asked == []
+    assert "LABEL_STUDIO_API_KEY" in str([record.__dict__ for record in caplog.records])
+    assert "s3cret" not in str([record.__dict__ for record in caplog.records])
+
+
+def test_a_token_that_no_header_can_hold_is_not_used() -> None:
+    body = json.dumps({"access": "an\naccess"}).encode()
+    pages = {PICTURE: b"a picture", REFRESH_PATH: (200, {"Content-Type": "application/json"}, body)}
+    with backend(pages, label_studio_api_key=token("refresh")) as served:
+        assert "result" not in served.predict(PICTURE)[0]
+        assert [path for _, path, _ in served.site.asked] == [REFRESH_PATH]
+
+
+def test_a_refused_exchange_is_not_tried_for_each_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    with backend({PICTURE: b"a picture"}, label_studio_api_key=token("refresh")) as served:
+        entries = served.predict(*[PICTURE] * 20)
+        assert not any("result" in entry for entry in entries)
+        assert [path for _, path, _ in served.site.asked] == [REFRESH_PATH]
+        monkeypatch.setattr(keys, "FAILURE_LASTS_S", 0.0)
+        served.predict(PICTURE)
+        assert len(served.site.asked) == 2
+
+
+def test_an_exchange_that_hangs_ends_with_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(_self: Any, _key: str) -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(keys.LabelStudioKey, "_refresh", hang)
+    monkeypatch.setattr(routes, "PREDICT_TIMEOUT_S", 1.0)
+    with backend({PICTURE: b"a picture"}, label_studio_api_key=token("refresh")) as served:
+        assert served.predict(*[PICTURE] * 40) == [{"model_version": "org/model@abc"}] * 40
+
+
+def test_without_fetching_web_pictures_are_left_for_later() -> None:
+    """The operator may switch it on again; an empty prediction would be kept for good."""
+    with label_studio_site({"/a.png": b"a picture"}) as elsewhere:
+        pages = {PICTURE: (302, {"Location": f"{elsewhere.url}/a.png"}, b""), "/data/b.png": b"a picture"}
+        with backend(pages, url_fetch="off", url_fetch_allowed_networks="127.0.0.2/32") as served:
+            entries = served.predict(f"{elsewhere.url}/a.png", PICTURE, "/data/b.png")
+        assert ["result" in entry for entry in entries] == [False, False, True]
+        assert elsewhere.asked == []
+
+
+def test_without_fetching_label_studio_may_redirect_to_itself() -> None:
+    pages = {PICTURE: (302, {"Location": "/data/b.png"}, b""), "/data/b.png": b"a picture"}
+    with backend(pages, url_fetch="off") as served:
+        assert answered(served, PICTURE)

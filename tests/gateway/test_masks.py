@@ -10,8 +10,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from gateway.answers.masks import encode_mask, paste_mask
+from gateway.answers.outlines import outer_rings, signed_area
 from gateway.answers.segmentation import Segmentation, SegmentedObject
 from gateway.answers.spaces import Space
+from gateway.dialects.sam3 import whole_pixels
 from gateway.schemas import CoordinateSpace, MaskFormat, Ring, RunLengths
 
 BOX = (0.25, 0.1, 0.75, 0.9)
@@ -111,3 +113,14 @@ def test_spaces() -> None:
     assert spaces["original"].coordinates(BOX) == [160, 48, 480, 432]
     assert spaces["normalized"].coordinates(BOX) == [0.25, 0.1, 0.75, 0.9]
     assert (spaces["normalized"].width, spaces["normalized"].height) == (224, 224)
+
+
+def test_holes_are_told_by_their_direction() -> None:
+    outer = [(0.0, 0.0), (4.0, 0.0), (4.0, 3.0), (0.0, 0.0)]
+    assert signed_area(outer) == 6.0
+    assert outer_rings([outer, outer[::-1]]) == [outer]
+
+
+def test_whole_pixels_stay_in_the_image() -> None:
+    ring = [(0.0, 0.0), (0.2, 0.1), (10.0, 0.0), (10.0, 5.0), (0.0, 5.0), (0.0, 0.0)]
+    assert whole_pixels(ring, Space(10, 5)) == [(0, 0), (9, 0), (9, 4), (0, 4)]

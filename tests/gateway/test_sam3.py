@@ -22,10 +22,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from stack import REPOSITORY
 from web import SITE, reply, site
 
-from gateway.answers.outlines import outer_rings, signed_area
-from gateway.answers.spaces import Space
 from gateway.app import create_app
-from gateway.dialects.sam3 import whole_pixels
+from gateway.dialects import sam3
 from gateway.settings import Settings
 
 RECORDED = json.loads((REPOSITORY / "tests" / "data" / "sam3_request.json").read_text())
@@ -142,8 +140,10 @@ def test_overlapping_objects_of_different_prompts(client: TestClient) -> None:
     assert counts(nms_iou_threshold=0.5) == [0, 2]  # the blue star's score is the better one
 
 
-def test_objects_without_a_mask_are_left_out(client: TestClient) -> None:
-    results = answer(client, asking("frame", "speck", "nothing", output_prob_thresh=0.0, nms_iou_threshold=0.5))
+@pytest.mark.parametrize("mask_format", ["polygon", "rle"])
+def test_objects_without_a_mask_are_left_out(client: TestClient, mask_format: str) -> None:
+    changes = {"format": mask_format, "output_prob_thresh": 0.0, "nms_iou_threshold": 0.5}
+    results = answer(client, asking("frame", "speck", "nothing", **changes))
     assert [result["predictions"] for result in results["prompt_results"]] == [[], [], []]
 
 
@@ -173,7 +173,8 @@ def test_another_model_is_asked_for(client: TestClient, triton: AnsweringTriton)
         ({"prompts": [{"text": "a ; b"}]}, 422, "invalid_prompt"),
         ({"prompts": [{"text": "a", "boxes": [{"x": 0, "y": 0, "width": 1, "height": 1}]}]}, 422, "invalid_prompt"),
         ({"prompts": [{"type": "visual", "text": "a"}]}, 422, "invalid_prompt"),
-        ({"prompts": [{"text": "a"}] * 65}, 422, "invalid_prompt"),
+        ({"prompts": [{"text": "a"}] * 65}, 422, "invalid_request"),
+        ({"prompts": [1] * 20_000}, 422, "invalid_request"),
         ({"format": "json"}, 422, "invalid_request"),
         ({"output_prob_thresh": 1.5}, 422, "invalid_request"),
         ({"nms_iou_threshold": -1}, 422, "invalid_request"),
@@ -258,16 +259,38 @@ def test_a_key_in_the_query_is_in_no_span(triton: AnsweringTriton, monkeypatch: 
 def test_a_wrong_key_is_not_echoed(triton: AnsweringTriton, keys_file: Path) -> None:
     with serving(triton, api_keys_file=keys_file) as client:
         response = client.post(PATH, json=request(api_key=["s3cret"]))
+    check(response, 401, "unauthorized")
+    assert "s3cret" not in response.text
+    with serving(triton) as client:
+        response = client.post(PATH, json=request(api_key=["s3cret"]))
     check(response, 422, "invalid_request")
     assert "s3cret" not in response.text
 
 
-def test_holes_are_told_by_their_direction() -> None:
-    outer = [(0.0, 0.0), (4.0, 0.0), (4.0, 3.0), (0.0, 0.0)]
-    assert signed_area(outer) == 6.0
-    assert outer_rings([outer, outer[::-1]]) == [outer]
+@pytest.mark.parametrize("headers", [{"X-API-Key": "wrong"}, {"Authorization": "Bearer wrong"}])
+def test_a_wrong_key_in_the_head_is_refused_before_the_body(
+    triton: AnsweringTriton, keys_file: Path, headers: dict[str, str]
+) -> None:
+    """What is no JSON would be refused as that, were it read."""
+    with serving(triton, api_keys_file=keys_file) as client:
+        check(client.post(PATH, content=b"{", headers=headers), 401, "unauthorized")
+        check(client.post(f"{PATH}?api_key=wrong", content=b"{"), 401, "unauthorized")
 
 
-def test_whole_pixels_stay_in_the_image() -> None:
-    ring = [(0.0, 0.0), (0.2, 0.1), (10.0, 0.0), (10.0, 5.0), (0.0, 5.0), (0.0, 0.0)]
-    assert whole_pixels(ring, Space(10, 5)) == [(0, 0), (9, 0), (9, 4), (0, 4)]
+def test_without_a_key_neither_fields_nor_image_are_decoded(
+    triton: AnsweringTriton, keys_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[Any] = []
+    monkeypatch.setattr(sam3, "read_image_text", lambda *arguments: decoded.append(arguments))
+    with serving(triton, api_keys_file=keys_file) as client:
+        check(client.post(PATH, json=request(prompts=[])), 401, "unauthorized")
+        check(client.post(PATH, json=request()), 401, "unauthorized")
+    assert decoded == []
+
+
+@pytest.mark.parametrize(("end", "status", "code"), [("error", 502, "internal"), ("deadline", 504, "deadline")])
+def test_a_broken_off_answer_is_an_error(
+    client: TestClient, triton: AnsweringTriton, end: str, status: int, code: str
+) -> None:
+    triton.finish_reason = end
+    check(client.post(PATH, json=request()), status, code)

@@ -14,6 +14,7 @@ from answering_triton import AnsweringTriton, Thing, answering_triton, disc
 from fastapi.testclient import TestClient
 
 from gateway.app import create_app
+from gateway.dialects import x_anylabeling
 from gateway.dialects.x_anylabeling import split_prompts
 from gateway.inputs.prompts import MAX_TARGETS
 from gateway.settings import Settings
@@ -66,10 +67,10 @@ def shapes(client: TestClient, text: str, **params: Any) -> list[dict[str, Any]]
     return list(answer["data"]["shapes"])
 
 
-def failure(response: Any, code: str, status: int = 200) -> str:
+def failure(response: Any, code: str) -> str:
     """What an error says; the picture's shapes stay as they are."""
     answer = response.json()
-    assert (response.status_code, answer["success"], answer["error"]["code"]) == (status, False, code)
+    assert (response.status_code, answer["success"], answer["error"]["code"]) == (200, False, code)
     assert answer["data"] == {"shapes": [], "description": "", "replace": False}
     return str(answer["error"]["message"])
 
@@ -183,21 +184,21 @@ def test_errors_are_answered_in_its_shape(triton: AnsweringTriton, changes: dict
 
 
 @pytest.mark.parametrize(
-    ("failed", "code", "status"),
+    ("failed", "code"),
     [
-        ((grpc.StatusCode.INVALID_ARGUMENT, "[invalid_image] no image"), "INVALID_IMAGE", 200),
-        ((grpc.StatusCode.NOT_FOUND, "[model_not_allowed] no"), "MODEL_NOT_FOUND", 200),
-        ((grpc.StatusCode.INTERNAL, "what it was"), "INFERENCE_ERROR", 200),
-        ((grpc.StatusCode.UNAVAILABLE, "[overloaded] later"), "OVERLOADED", 503),
+        ((grpc.StatusCode.INVALID_ARGUMENT, "[invalid_image] no image"), "INVALID_IMAGE"),
+        ((grpc.StatusCode.NOT_FOUND, "[model_not_allowed] no"), "MODEL_NOT_FOUND"),
+        ((grpc.StatusCode.INTERNAL, "what it was"), "INFERENCE_ERROR"),
+        ((grpc.StatusCode.UNAVAILABLE, "[overloaded] later"), "OVERLOADED"),
     ],
 )
 def test_what_triton_refuses(
-    client: TestClient, triton: AnsweringTriton, failed: tuple[grpc.StatusCode, str], code: str, status: int
+    client: TestClient, triton: AnsweringTriton, failed: tuple[grpc.StatusCode, str], code: str
 ) -> None:
     triton.failure = failed
     response = client.post("/v1/predict", json=request("cat"))
-    failure(response, code, status)
-    assert (response.headers.get("Retry-After") is not None) == (status == 503)
+    failure(response, code)
+    assert (response.headers.get("Retry-After") is not None) == (code == "OVERLOADED")
 
 
 def test_a_body_of_another_kind(client: TestClient) -> None:
@@ -205,11 +206,11 @@ def test_a_body_of_another_kind(client: TestClient) -> None:
     failure(client.post("/v1/predict", content=b"[]", headers={"Content-Type": "application/json"}), "INVALID_BODY")
 
 
-def test_errors_are_counted_by_their_code(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_are_counted_as_what_they_are(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     client.post("/v1/predict", json={**request("cat"), "image": 7})
     (line,) = [record.__dict__["fields"] for record in caplog.records if record.name == "gateway.access"]
-    assert (line["route"], line["status"], line["code"]) == ("/v1/predict", 200, "missing_image")
+    assert (line["route"], line["status"], line["code"]) == ("/v1/predict", 400, "missing_image")
     assert 'gateway_requests_rejected_total{reason="missing_image"} 1.0' in client.get("/metrics").text
 
 
@@ -231,16 +232,46 @@ def test_a_key_opens(triton: AnsweringTriton, keys_file: Path, headers: dict[str
 def test_without_a_key_it_stays_shut(triton: AnsweringTriton, keys_file: Path) -> None:
     with serving(triton, api_keys_file=keys_file) as client:
         for headers in ({}, {"Token": ""}, {"Token": "wrong"}):
-            failure(client.post("/v1/predict", json=request("cat"), headers=headers), "UNAUTHORIZED", 401)
-            failure(client.get("/v1/models", headers=headers), "UNAUTHORIZED", 401)
+            failure(client.post("/v1/predict", json=request("cat"), headers=headers), "UNAUTHORIZED")
+            failure(client.get("/v1/models", headers=headers), "UNAUTHORIZED")
         assert client.post("/segment", headers={"Token": "s3cret"}).status_code == 401  # that is X-AnyLabeling's header
 
 
 def test_without_triton_there_is_no_list(client: TestClient) -> None:
-    failure(client.get("/v1/models"), "UNAVAILABLE", 503)
+    failure(client.get("/v1/models"), "UNAVAILABLE")
 
 
 def test_the_answer_is_json_of_plain_numbers(client: TestClient) -> None:
     response = client.post("/v1/predict", json=request("cat"))
     assert json.loads(response.content) == response.json()
     assert response.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("end", ["error", "deadline", "cancelled"])
+def test_a_broken_off_answer_is_an_error(client: TestClient, triton: AnsweringTriton, end: str) -> None:
+    """The client took it for an answer without objects, and removed the picture's shapes."""
+    triton.finish_reason = end
+    code = "INFERENCE_ERROR" if end == "error" else "DEADLINE"
+    assert end in failure(client.post("/v1/predict", json=request("cat")), code)
+
+
+@pytest.mark.parametrize("end", ["length", "repeat"])
+def test_what_was_found_before_a_limit_is_an_answer(client: TestClient, triton: AnsweringTriton, end: str) -> None:
+    triton.finish_reason = end
+    assert len(shapes(client, "cat")) == 2
+
+
+def test_an_unforeseen_failure_leaves_the_shapes_as_well(
+    client: TestClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: Any) -> None:
+        raise ZeroDivisionError("of a bug")
+
+    monkeypatch.setattr(x_anylabeling, "split_prompts", fail)
+    with caplog.at_level(logging.INFO):
+        response = client.post("/v1/predict", json=request("cat"))
+    assert "bug" not in failure(response, "INFERENCE_ERROR")
+    (logged,) = [record for record in caplog.records if record.name == "gateway.errors"]
+    assert logged.exc_info is not None and logged.exc_info[0] is ZeroDivisionError
+    (line,) = [record.__dict__["fields"] for record in caplog.records if record.name == "gateway.access"]
+    assert (line["status"], line["code"]) == (500, "internal")

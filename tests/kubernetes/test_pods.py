@@ -20,8 +20,8 @@ from charts import (
 )
 from documents import SETTINGS, first_cells
 
+from gateway.__main__ import drain_s
 from gateway.settings import Settings
-from gateway.triton.client import ANSWER_GRACE_S
 from paligemma_engine.config import EngineConfig
 from parts.serve.server import END_GRACE_S, EXIT_TIMEOUT_S
 from serve import parse_arguments
@@ -164,7 +164,12 @@ def test_pods_are_given_the_time_that_they_drain(objects: list[Object], monkeypa
     triton, gateway = (pod(objects, name) for name in ("triton", "gateway"))
     drains = {
         "triton": parse_arguments().drain_timeout_s + EXIT_TIMEOUT_S + END_GRACE_S,
-        "gateway": float(environment_of(gateway.main)["REQUEST_TIMEOUT_S"]) + ANSWER_GRACE_S,
+        "gateway": drain_s(
+            Settings(
+                request_timeout_s=float(environment_of(gateway.main)["REQUEST_TIMEOUT_S"]),
+                label_studio_url="http://label-studio:8080",  # which the chart's settings may name
+            )
+        ),
     }
     for name, found in (("triton", triton), ("gateway", gateway)):
         paused = found.main["lifecycle"]["preStop"]["sleep"]["seconds"]

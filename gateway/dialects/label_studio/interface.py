@@ -1,5 +1,6 @@
 """Reads a labelling interface: the XML in which a Label Studio project says what is labelled, and how."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Final
 from xml.parsers import expat
@@ -138,9 +139,12 @@ class _Reader:
 
 def _read_score(text: str) -> float:
     try:
-        return float(text)
+        score = float(text)
     except ValueError:
-        raise _unusable("has a model_score_threshold that is no number; write one such as 0.3") from None
+        score = math.nan
+    if not math.isfinite(score):
+        raise _unusable("has a model_score_threshold that is no number; write one such as 0.3")
+    return score
 
 
 def _unusable(fault: str) -> ApiError:

@@ -13,11 +13,12 @@ from typing import Any, Final
 import httpx2
 
 from gateway.errors import ApiError
-from gateway.settings import Settings
+from gateway.settings import Settings, header_key
 
 JWT_PARTS: Final = 3
-REFRESH_PATH: Final = "/api/token/refresh"
+REFRESH_PATH: Final = "/api/token/refresh/"  # without the slash it would be redirected, and a redirect loses the body
 REFRESH_TIMEOUT_S: Final = 5.0
+FAILURE_LASTS_S: Final = 5.0  # a key that was not exchanged is not tried again so soon, however many tasks need it
 EARLY_S: Final = 30.0  # a token is renewed so long before it expires; clocks may differ, and fetching takes time
 
 
@@ -33,6 +34,8 @@ class LabelStudioKey:
         self._refreshed_with = ""
         self._access = ""
         self._expires_at = 0.0
+        self._failed_with = ""
+        self._failed_at = 0.0
 
     async def authorization(self) -> str:
         """The header for a request to Label Studio; raises ApiError if there is no key, or none that it takes."""
@@ -44,30 +47,41 @@ class LabelStudioKey:
             return f"Bearer {key}"
         async with self._lock:
             if key != self._refreshed_with or time.time() >= self._expires_at - EARLY_S:
+                if key == self._failed_with and time.monotonic() - self._failed_at < FAILURE_LASTS_S:
+                    raise _not_exchanged()
                 self._access = await self._refresh(key)
                 self._refreshed_with, self._expires_at = key, float(_claims(self._access).get("exp", 0))
             return f"Bearer {self._access}"
 
     def _read(self) -> str:
         if self._key is not None:
-            return self._key.get_secret_value().strip()
+            return self._key.get_secret_value()
         if self._file is None:
             message = "Label Studio's images need a key; set LABEL_STUDIO_API_KEY or LABEL_STUDIO_API_KEY_FILE"
             raise ApiError("fetch_failed", message)
         try:
-            return self._file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
+            return header_key(self._file.read_text(encoding="utf-8"))
+        except OSError as error:
             raise ApiError("fetch_failed", "LABEL_STUDIO_API_KEY_FILE cannot be read") from error
+        except ValueError:  # `from None`: nothing of the file in the log
+            message = "LABEL_STUDIO_API_KEY_FILE does not hold one line of printable ASCII characters"
+            raise ApiError("fetch_failed", message) from None
 
     async def _refresh(self, key: str) -> str:
         try:
             async with httpx2.AsyncClient(timeout=REFRESH_TIMEOUT_S, trust_env=False) as client:
                 response = await client.post(f"{self._url}{REFRESH_PATH}", json={"refresh": key})
                 response.raise_for_status()
-                return str(response.json()["access"])
+                return header_key(str(response.json()["access"]))
         except (httpx2.HTTPError, ValueError, KeyError, TypeError) as error:
-            message = "Label Studio does not exchange LABEL_STUDIO_API_KEY for a token; make a new one there"
-            raise ApiError("fetch_failed", message) from error
+            self._failed_with, self._failed_at = key, time.monotonic()
+            raise _not_exchanged() from error
+
+
+def _not_exchanged() -> ApiError:
+    return ApiError(
+        "fetch_failed", "Label Studio does not exchange LABEL_STUDIO_API_KEY for a token; make a new one there"
+    )
 
 
 def _claims(token: str) -> dict[str, Any]:

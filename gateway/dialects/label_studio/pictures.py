@@ -1,11 +1,13 @@
 """Where a task's picture is, and how it is fetched."""
 
+import asyncio
 import base64
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from gateway.call import Call
 from gateway.dialects.label_studio.keys import LabelStudioKey
+from gateway.door.deadline import time_is_up
 from gateway.errors import ApiError
 from gateway.fetching import Fetcher
 from gateway.fetching.addresses import AddressPolicy
@@ -38,6 +40,7 @@ class Pictures:
             max_image_bytes=settings.max_image_bytes,
             on_blocked=metrics.count_blocked_fetch,
             trusted=self._origin,
+            trusted_only=settings.url_fetch == "off",
         )
 
     async def fetch(self, call: Call, value: Any, task_id: int) -> EncodedImage:
@@ -56,10 +59,13 @@ class Pictures:
         if value[:5].lower() == "data:":
             return await call.in_decoder(lambda: read_image_text(value, self._max_image_bytes))
         url = self.locate(value, task_id)
-        if Origin.of(parse_url(url)) != self._origin:
-            return await call.fetch(url)
-        path = parse_url(url).path.removeprefix(urlsplit(self._site).path)
-        authorization = await self._key.authorization() if path.startswith(FILE_PATHS) else None
+        parsed = parse_url(url)
+        if Origin.of(parsed) != self._origin:
+            return await self._fetch_elsewhere(call, url)
+        if "\\" in parsed.path or ".." in parsed.path.split("/"):  # decoded: it is somewhere else than it looks
+            raise ApiError("invalid_url", "the picture's path has a backslash or .. in it")
+        path = parsed.path.removeprefix(urlsplit(self._site).path)
+        authorization = await self._authorization(call) if path.startswith(FILE_PATHS) else None
         with call.record.phase("fetch"):
             return await self._fetcher.fetch(
                 url,
@@ -67,6 +73,18 @@ class Pictures:
                 on_received=call.share.grow,
                 authorization=authorization,
             )
+
+    async def _fetch_elsewhere(self, call: Call, url: str) -> EncodedImage:
+        if call.services.fetcher is None:  # no fault of the task's, which may be asked for again
+            raise ApiError("fetch_failed", "the picture is not in Label Studio, and URL_FETCH is off")
+        return await call.fetch(url)
+
+    async def _authorization(self, call: Call) -> str:
+        try:
+            async with asyncio.timeout(call.deadline.remaining_s()):
+                return await self._key.authorization()
+        except TimeoutError as error:
+            raise time_is_up() from error
 
     def locate(self, value: str, task_id: int) -> str:
         """The URL of a picture, from what the task's data says."""

@@ -13,8 +13,9 @@ from statistics import fmean
 from typing import Any, Final, TypeVar
 
 import anyio
+import anyio.lowlevel
 
-from gateway.answers.segmentation import Segmentation
+from gateway.answers.segmentation import Segmentation, check_complete
 from gateway.call import Call, Question
 from gateway.dialects.label_studio.interface import Control, Interface, split_targets
 from gateway.dialects.label_studio.pictures import Pictures
@@ -23,6 +24,7 @@ from gateway.dialects.label_studio.schemas import Task
 from gateway.errors import ApiError, cause_of
 from gateway.inputs.prompts import DEFAULT_TASK, MAX_TARGETS, TARGET_SEPARATOR
 from gateway.inputs.read import EncodedImage
+from gateway.settings import Settings
 
 MAX_TASKS_AT_ONCE: Final = 16  # of one request; each takes a place for requests while it is asked
 FIRST_PAUSE_S: Final = 0.25  # before another try; doubled up to the longest
@@ -31,7 +33,6 @@ PASSING_CODES: Final = frozenset({"loading", "overloaded", "unavailable", "looku
 PICTURE_CODES: Final = frozenset(
     {"missing_image", "invalid_image", "image_too_large", "invalid_url"}
 )  # the task's fault
-INCOMPLETE: Final = frozenset({"deadline", "cancelled", "error"})  # ends of targets that a later request may do better
 
 Prediction = dict[str, Any]
 T = TypeVar("T")
@@ -58,21 +59,23 @@ class Predictor:
     async def predict(self, tasks: list[Task]) -> list[bytes]:
         """One entry for each task as JSON, in their order, whatever happens."""
         entries = [b""] * len(tasks)
-        limiter = anyio.CapacityLimiter(MAX_TASKS_AT_ONCE)
+        waiting = iter(range(len(tasks)))  # each worker takes the next
         self.call.record.sizes.update(tasks=len(tasks), failed_tasks=0)
 
-        async def answer(index: int) -> None:
-            async with limiter:
+        async def work() -> None:
+            for index in waiting:
+                await anyio.lowlevel.checkpoint()  # when the time is up, the others wait for nothing
                 with self.call.share.part() as share:
                     entries[index] = await self._entry(replace(self.call, share=share), tasks[index])
 
         async with anyio.create_task_group() as group:
-            for index in range(len(tasks)):
-                group.start_soon(answer, index)
+            for _ in range(min(len(tasks), most_at_once(self.call.settings))):
+                group.start_soon(work)
         return entries
 
     async def _entry(self, call: Call, task: Task) -> bytes:
         try:
+            call.deadline.remaining_s()
             prediction = await self._prediction(call, task)
             encoded = await call.in_encoder(lambda: _encoded(prediction))
             self.call.share.grow(len(encoded))  # entries are kept until the last one is there
@@ -108,9 +111,7 @@ class Predictor:
         prompt = f"{DEFAULT_TASK} {f' {TARGET_SEPARATOR} '.join(targets)}"
         with call.services.admission.admitted():
             segmentation = await call.ask(Question(prompt), image)
-        ends = {target.finish_reason for target in segmentation.targets}
-        if ends & INCOMPLETE:
-            raise ApiError("deadline", f"the answer is not complete: {', '.join(sorted(ends & INCOMPLETE))}")
+        check_complete(segmentation)
         return segmentation
 
     def _regions(self, call: Call, targets: list[str], segmentation: Segmentation) -> list[Region]:
@@ -139,6 +140,11 @@ class Predictor:
         record.sizes["failed_tasks"] += 1
         fields = {"request_id": record.request_id, "task": task.id, "code": code, "detail": detail, "cause": cause}
         _log.warning("a task of Label Studio has no prediction", extra={"fields": fields})
+
+
+def most_at_once(settings: Settings) -> int:
+    """How many tasks of one request are asked at the same time: at most half of the places are theirs."""
+    return max(1, min(MAX_TASKS_AT_ONCE, settings.max_concurrent_requests // 2))
 
 
 def _encoded(prediction: Prediction) -> bytes:

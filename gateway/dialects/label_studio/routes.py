@@ -111,7 +111,7 @@ def _decode(model: type[Body], received: SegmentBody) -> Body:
     try:
         return model.model_validate_json(bytes(received.body))
     except ValidationError as error:
-        raise RequestValidationError(error.errors(include_input=False)) from error
+        raise RequestValidationError(error.errors(include_input=False, include_url=False)) from error
 
 
 def _model_version(request: Request) -> str:

@@ -1,8 +1,13 @@
 """What Label Studio sends (label_studio/ml/api_connector.py of 1.23.2); fields that are not read are left out."""
 
-from typing import Any
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, OnErrorOmit
+
+# Label Studio sends all selected tasks in one request. So many are more than can be answered in its time, and are still
+# read in little memory; those that are not answered, it sends again with the next request.
+MAX_TASKS: Final = 10_000
+MAX_REGIONS: Final = 1000  # of what a user has drawn or typed
 
 
 class _Read(BaseModel):
@@ -13,24 +18,24 @@ class Task(_Read):
     """A picture to label.
 
     Attributes:
-        data: its fields, by name; one of them names the picture.
+        data: its texts, by name; one of them names the picture.
     """
 
     id: int = 0
-    data: dict[str, Any] = {}
+    data: dict[str, OnErrorOmit[str]] = {}
 
 
 class ContextRegion(_Read):
     """What a user has just drawn or typed."""
 
     type: str = ""
-    value: dict[str, Any] = {}
+    value: dict[str, OnErrorOmit[str | list[OnErrorOmit[str]]]] = {}
 
 
 class Context(_Read):
     """Comes with an interactive request."""
 
-    result: list[ContextRegion] = []
+    result: Annotated[list[ContextRegion], Field(max_length=MAX_REGIONS), FailFast()] = []
 
     @property
     def typed(self) -> str:
@@ -52,7 +57,7 @@ class Parameters(_Read):
 class PredictBody(_Read):
     """POST predict."""
 
-    tasks: list[Task]
+    tasks: Annotated[list[Task], Field(max_length=MAX_TASKS), FailFast()]
     label_config: str
     params: Parameters = Parameters()
 
