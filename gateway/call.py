@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import anyio
 from anyio import from_thread, to_thread
@@ -23,8 +23,14 @@ from gateway.inputs.prompts import with_task
 from gateway.inputs.read import EncodedImage, SegmentBody, read_body
 from gateway.services import Services, services_of
 from gateway.settings import Settings
-from gateway.triton.wire import SegmentRequest, serialize_request
+from gateway.triton.wire import SegmentRequest, SerializedRequest, serialize_request
 from gateway.watching.record import RequestRecord, record_of
+
+# Of the time that is left, what the model may not take: it is for the answer's way back and its encoding. Without it an
+# answer that is partial, since its time was up, would come when the gateway's own time is up, too.
+RESERVE_SHARE: Final = 0.05
+MIN_RESERVE_S: Final = 0.05
+MAX_RESERVE_S: Final = 2.0
 
 T = TypeVar("T")
 
@@ -112,17 +118,8 @@ class Call:
         While the answer is awaited, the image is held only within the serialised request, unless the caller keeps it.
         """
         self.record.sizes["image_bytes"] = len(image)
-        asked = SegmentRequest(
-            image=image,
-            prompt=with_task(question.prompt),
-            model_id=question.model_id,
-            max_new_tokens=question.max_new_tokens,
-            timeout_s=self.deadline.remaining_s(),
-            request_id=self.record.request_id,
-        )
+        serialized = await self.in_decoder(partial(self._serialize, question, image))
         del image
-        serialized = await self.in_decoder(partial(serialize_request, asked))
-        del asked
         started = time.monotonic()
         try:
             with self.record.phase("inference"):
@@ -135,6 +132,18 @@ class Call:
         sizes = self.record.sizes
         sizes["objects"] = sizes.get("objects", 0) + len(segmentation.objects)
         return segmentation
+
+    def _serialize(self, question: Question, image: EncodedImage) -> SerializedRequest:
+        """In a decoder's thread, so that the wait for it takes nothing of the reserve."""
+        asked = SegmentRequest(
+            image=image,
+            prompt=with_task(question.prompt),
+            model_id=question.model_id,
+            max_new_tokens=question.max_new_tokens,
+            timeout_s=model_time_s(self.deadline.remaining_s()),
+            request_id=self.record.request_id,
+        )
+        return serialize_request(asked)
 
     async def in_decoder(self, work: Callable[[], T]) -> T:
         """Does CPU work in one of the decoders' threads; waits until the deadline. Work that has begun keeps its place.
@@ -156,3 +165,9 @@ class Call:
         """For work in a thread: raises if the request was cancelled or its time is up."""
         from_thread.check_cancelled()
         self.deadline.remaining_s()
+
+
+def model_time_s(remaining_s: float) -> float:
+    """What the model may take of the time that is left, in seconds: all but the reserve, and at least half of it."""
+    reserve_s = min(max(RESERVE_SHARE * remaining_s, MIN_RESERVE_S), MAX_RESERVE_S)
+    return max(remaining_s - reserve_s, remaining_s / 2)

@@ -26,10 +26,14 @@ from gateway.errors import ApiError, late_error_body
 from gateway.inputs.prompts import split_prompt, with_task
 from gateway.inputs.read import EncodedImage, SegmentInput
 from gateway.routes.segment import image_of, question_of, receive
+from gateway.triton.client import ANSWER_GRACE_S
 
 BEGIN_AFTER_S: Final = 0.25  # what Triton refuses, it refuses sooner: the refusal then has its own HTTP status
 COMMENT_EVERY_S: Final = 5.0
-FAILED: Final = "error"  # the engine's finish_reason of a target that failed while others were answered
+LAST_SENDING_S: Final = 1.0  # for the objects of answers that come at the last moment
+
+# The engine's finish_reason of a target that was not answered while others were, by the error of the target alone.
+FINISH_REASONS: Final = {"internal": "error", "deadline": "deadline"}
 
 Work = Callable[[], Awaitable[None]]
 
@@ -62,7 +66,7 @@ class StreamedAnswer(Response):
         self._form = received.form
         self._targets = split_prompt(with_task(received.form.prompt))
         self._parts: dict[int, Segmentation] = {}  # by target's number
-        self._failures: list[ApiError] = []
+        self._failures: dict[int, ApiError] = {}  # by target's number
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Sends the answer; the last event is sent outside of the request's place, as other answers are."""
@@ -85,14 +89,17 @@ class StreamedAnswer(Response):
         images = [await image_of(call, self._received)] * len(self._targets)
         copies_bytes = len(images[0]) * (len(images) - 1)  # each target's request holds one; the first is counted
         call.share.check(copies_bytes)
+        # Each target ends by itself when its time is up, as in /segment. This limit is for a client that reads too
+        # slowly, and comes after the last of those ends.
+        limit_s = call.deadline.remaining_s() + ANSWER_GRACE_S + LAST_SENDING_S
         try:
-            with call.share.holding(copies_bytes), anyio.fail_after(call.deadline.remaining_s()):
+            with call.share.holding(copies_bytes), anyio.fail_after(limit_s):
                 works = [partial(self._answer_target, number, images, stream) for number in range(len(images))]
                 await _all_of(works, beside=partial(_keep_alive, stream))
         except TimeoutError as error:
             raise time_is_up() from error
         if not self._parts:
-            raise self._failures[0]
+            raise self._worst_failure()
         return await call.in_encoder(self._encode_done)
 
     async def _answer_target(self, number: int, images: list[EncodedImage], stream: EventStream) -> None:
@@ -100,15 +107,15 @@ class StreamedAnswer(Response):
         question = replace(question_of(self._form), prompt=self._targets[number].prompt)
         try:
             part = await self._call.ask(question, images.pop())
+            events = await self._call.in_encoder(partial(self._encode_objects, number, part))
         except ApiError as error:
-            if error.code != "internal":
+            if error.code not in FINISH_REASONS:
                 raise
-            self._failures.append(error)
+            self._failures[number] = error
             return
         if self._parts:  # all show the same image: one is enough
             part = replace(part, input_image=next(iter(self._parts.values())).input_image)
         self._parts[number] = part
-        events = await self._call.in_encoder(partial(self._encode_objects, number, part))
         with self._call.share.holding(sum(map(len, events))):
             await stream.begin()
             for event in events:
@@ -135,13 +142,17 @@ class StreamedAnswer(Response):
 
     def _whole(self) -> Segmentation:
         """The answer to the whole prompt, as the engine gives it: a target that failed does not lose the others."""
+        return joined([self._parts.get(number) or self._unanswered(number) for number in range(len(self._targets))])
+
+    def _unanswered(self, number: int) -> Segmentation:
         answered = next(iter(self._parts.values()))
-        return joined(
-            [
-                self._parts.get(number, replace(answered, objects=[], targets=[Target(asked.target, FAILED)], text=""))
-                for number, asked in enumerate(self._targets)
-            ]
-        )
+        target = Target(self._targets[number].target, FINISH_REASONS[self._failures[number].code])
+        return replace(answered, objects=[], targets=[target], text="")
+
+    def _worst_failure(self) -> ApiError:
+        """Where no target was answered, the engine says that the time was up if it was so for any."""
+        failures = list(self._failures.values())
+        return next((failure for failure in failures if failure.code == "deadline"), failures[0])
 
 
 async def _keep_alive(stream: EventStream) -> None:

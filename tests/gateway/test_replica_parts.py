@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 from tritonclient.utils import InferenceServerException
 
+from gateway.inputs.prompts import MAX_TARGETS
 from gateway.settings import Settings
 from gateway.triton.client import ReplicaFault, _api_error
 from gateway.triton.replicas.addresses import ServiceName, read_targets
@@ -22,6 +23,8 @@ IDLE = {"a:1": 0, "b:1": 0, "c:1": 0}
     [
         ("localhost:8011", ("localhost:8011",)),
         ("a:1, b:2,,a:1", ("a:1", "b:2")),
+        ("[::1]:8001,127.0.0.1:65535", ("[::1]:8001", "127.0.0.1:65535")),
+        ("unix:///run/triton.sock", ("unix:///run/triton.sock",)),
         ("dns:///triton:8001", ServiceName("triton", 8001)),
         ("dns:///triton.models.svc.cluster.local:8001", ServiceName("triton.models.svc.cluster.local", 8001)),
     ],
@@ -34,6 +37,27 @@ def test_targets(text: str, targets: object) -> None:
 def test_targets_that_are_none(text: str) -> None:
     with pytest.raises(ValidationError, match="triton_grpc_url"):
         Settings(triton_grpc_url=text)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "a",
+        "a:",
+        "a:0",
+        "a:99999",
+        "a:8001x",
+        ":8001",
+        "::1:8001",
+        "http://a:8001",
+        "dns://a:8001",
+        "dns:a:8001",
+        "a b:1",
+    ],
+)
+def test_an_address_that_is_none_is_named(address: str) -> None:
+    with pytest.raises(ValidationError, match=f"'{address}', which is no host:port; give"):
+        Settings(triton_grpc_url=f"b:1,{address}")
 
 
 def test_a_picture_has_its_own_replica_and_pictures_are_spread() -> None:
@@ -55,21 +79,29 @@ def test_the_least_loaded_one_is_asked_where_a_pictures_own_has_more_than_its_sh
     picture = b"picture"
     own = choose(IDLE, picture)
     first, second = (address for address in IDLE if address != own)
-    assert choose({own: 5, first: 5, second: 5}, picture) == own
-    assert choose({own: 6, first: 5, second: 5}, picture) != own
-    assert choose({own: 6, first: 5, second: 4}, picture) == second
-    assert choose({own: 1, first: 0, second: 0}, picture) != own
+    assert choose({own: 10, first: 10, second: 10}, picture) == own
+    assert choose({own: 12, first: 10, second: 10}, picture) != own
+    assert choose({own: 12, first: 10, second: 9}, picture) == second
+
+
+def test_the_targets_of_a_prompt_stay_together() -> None:
+    picture, loads = b"picture", dict(IDLE)
+    own = choose(loads, picture)
+    for _ in range(MAX_TARGETS):
+        assert choose(loads, picture) == own
+        loads[own] += 1
+    assert choose(loads, picture) != own
 
 
 @pytest.mark.parametrize("pictures", [1, 1000])
 def test_loads_stay_even_whatever_is_asked(pictures: int) -> None:
-    """16 clients; replicas answer in turn. A single picture gives its own replica 15 % more at most."""
+    """64 clients; replicas answer in turn. A single picture gives its own replica 15 % more at most."""
     chance = random.Random(0)
     loads, picked = dict(IDLE), Counter[str]()
     running: list[str] = []
     for number in range(5000):
-        if len(running) == 16:
-            loads[running.pop(chance.randrange(16))] -= 1
+        if len(running) == 64:
+            loads[running.pop(chance.randrange(64))] -= 1
         address = choose(loads, str(number % pictures).encode())
         running.append(address)
         loads[address] += 1

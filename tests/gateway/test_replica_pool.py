@@ -1,6 +1,7 @@
 """The pool of replicas: who serves, who is left out, and what is asked again."""
 
 import asyncio
+import gc
 from collections import Counter
 from ipaddress import ip_address
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from scripted_replicas import PICTURES, fleet, hold, lost, run, until
 
 from gateway.errors import ApiError
-from gateway.triton.client import Health
+from gateway.triton.client import Health, ReplicaFault
 from gateway.triton.replicas import following
 from gateway.triton.replicas.addresses import ServiceName
 from gateway.triton.replicas.following import follow, look_up
@@ -118,20 +119,36 @@ def test_what_one_replica_refuses_another_is_asked(monkeypatch: pytest.MonkeyPat
     run(scenario)
 
 
-def test_a_replica_that_fails_on_everything_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [ApiError, ReplicaFault])
+def test_a_replica_that_fails_on_everything_is_left_out(monkeypatch: pytest.MonkeyPatch, kind: type[ApiError]) -> None:
     """It fails at once, so it has nothing in hand: the least loaded one got all requests, and retries ran out."""
 
     async def scenario() -> None:
         async with fleet(monkeypatch, "a", "b") as started:
-            started.replicas["a"].failure = ApiError("internal", "the server's log has the cause")
+            started.replicas["a"].failure = kind("internal", "the server's log has the cause")
             assert {await started.ask(picture) for picture in PICTURES * 5} == {"b"}
             assert started.replicas["a"].asked == 3
             assert started.serving() == {"b"}
-            started.replicas["b"].failure = ApiError("internal", "the server's log has the cause")
+            started.replicas["b"].failure = kind("internal", "the server's log has the cause")
             for picture in PICTURES[:9]:
                 with pytest.raises(ApiError, match="log"):
                     await started.ask(picture)
             assert started.serving() == {"b"}
+
+    run(scenario)
+
+
+def test_a_request_that_fails_everywhere_leaves_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton itself fails on it, on both replicas: it is the request's doing."""
+
+    async def scenario() -> None:
+        async with fleet(monkeypatch, "a", "b") as started:
+            for replica in started.replicas.values():
+                replica.failure = ReplicaFault("internal", "the model server failed on this request")
+            with pytest.raises(ApiError, match="failed"):
+                await started.ask()
+            assert [replica.asked for replica in started.replicas.values()] == [1, 1]
+            assert started.serving() == {"a", "b"}
 
     run(scenario)
 
@@ -189,6 +206,26 @@ def test_a_caller_that_goes_ends_its_call(monkeypatch: pytest.MonkeyPatch) -> No
             assert waiting.cancelled()
 
     run(scenario)
+
+
+def test_a_failure_that_nobody_waits_for_is_seen_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else asyncio logs an exception that was never retrieved."""
+    unseen: list[dict[str, Any]] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unseen.append(context))
+        async with fleet(monkeypatch, "a", "b") as started:
+            waiting = await hold(started, "a")
+            started.replicas["a"].failure = lost()
+            started.replicas["a"].open_gate.set()
+            await asyncio.sleep(0)  # the call fails in this turn, before who waits for it is told
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            del waiting
+            gc.collect()
+
+    run(scenario)
+    assert unseen == []
 
 
 def test_replicas_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,6 +287,41 @@ def test_a_name_is_looked_up_again_when_a_replica_fails(monkeypatch: pytest.Monk
             task.cancel()
 
     run(scenario)
+
+
+def test_a_replica_that_stays_unwell_hurries_the_look_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with fleet(monkeypatch, "a", "b") as started:
+            started.replicas["a"].health_said = Health.UNREACHABLE
+            await until(lambda: started.serving() == {"b"})
+            assert started.pool.failed.is_set()
+            started.pool.failed.clear()
+            await started.probed_again("a")
+            assert not started.pool.failed.is_set()
+
+    run(scenario)
+
+
+def test_nothing_ends_the_following_of_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "MIN_PAUSE_S", 0.0)
+    failures: list[Exception] = [RuntimeError("a resolver's"), ValueError("another")]
+    seen: list[list[str]] = []
+
+    async def resolve(_host: str, _port: int) -> list[Any]:
+        if failures:
+            raise failures.pop()
+        return [ip_address("10.0.0.1")]
+
+    async def scenario() -> None:
+        hurry = asyncio.Event()
+        task = asyncio.create_task(follow(NAME, resolve, lambda addresses: seen.append(list(addresses)), hurry))
+        while not seen and not task.done():
+            hurry.set()
+            await asyncio.sleep(0.001)
+        task.cancel()
+
+    run(scenario)
+    assert seen[0] == ["10.0.0.1:8001"]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,14 @@
 
 import asyncio
 
+import grpc
+import pytest
 from raw_http import segment_request
 from served_gateway import ServedGateway
 from streams import IMAGE, PATH, answer_all, request, run, streamed
 from told_triton import ToldTriton
+
+from gateway.call import model_time_s
 
 MEGABYTE = 1_000_000
 
@@ -49,6 +53,59 @@ def test_the_deadline_ends_it(begins_at_once: None) -> None:
         await gateway.wait_for_metric(1, "gateway_requests_total", route=PATH, status="504")
 
     run(scenario, request_timeout_s=2)
+
+
+def test_targets_whose_time_was_up_do_not_lose_the_others(begins_at_once: None) -> None:
+    """As where the engine is asked for all of them at once."""
+
+    async def scenario(triton: ToldTriton, gateway: ServedGateway) -> None:
+        async with streamed(gateway, **request("a;b;c")) as (_, events):
+            for target, refusal in (("a", "[deadline] the time was up"), ("c", "[internal] the model failed")):
+                asked = await triton.wait_for(f"segment {target}")
+                asked.refuse(grpc.StatusCode.CANCELLED, refusal)
+            (await triton.wait_for("segment b")).answer("b")
+            received = [event async for event in events]
+        assert [name for name, _ in received] == ["accepted", "object", "done"]
+        assert received[-1][1]["targets"] == [
+            {"target": "a", "finish_reason": "deadline"},
+            {"target": "b", "finish_reason": "eos"},
+            {"target": "c", "finish_reason": "error"},
+        ]
+        async with streamed(gateway, **request("d;e")) as (_, events):
+            (await triton.wait_for("segment d")).refuse(grpc.StatusCode.CANCELLED, "[internal] the model failed")
+            (await triton.wait_for("segment e")).refuse(grpc.StatusCode.CANCELLED, "[deadline] the time was up")
+            assert [event async for event in events][-1][1]["code"] == "deadline"
+
+    run(scenario)
+
+
+def test_a_target_that_never_answers_does_not_lose_the_others(begins_at_once: None) -> None:
+    async def scenario(triton: ToldTriton, gateway: ServedGateway) -> None:
+        async with streamed(gateway, **request("a;b")) as (_, events):
+            (await triton.wait_for("segment b")).answer("b")
+            received = [event async for event in events]
+        assert [name for name, _ in received] == ["accepted", "object", "done"]
+        assert [target["finish_reason"] for target in received[-1][1]["targets"]] == ["deadline", "eos"]
+
+    run(scenario, request_timeout_s=2)
+
+
+@pytest.mark.parametrize(
+    ("remaining_s", "model_s"), [(300.0, 298.0), (60.0, 58.0), (20.0, 19.0), (0.5, 0.45), (0.08, 0.04)]
+)
+def test_the_model_gets_less_than_all_of_the_time(remaining_s: float, model_s: float) -> None:
+    assert model_time_s(remaining_s) == pytest.approx(model_s)
+
+
+def test_triton_is_told_a_time_that_leaves_some_for_its_answer() -> None:
+    async def scenario(triton: ToldTriton, gateway: ServedGateway) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(gateway.client.post("/segment", **request("a")))
+            asked = await triton.wait_for("segment a")
+            asked.answer("a")
+        assert 0 < asked.message.parameters["timeout"].int64_param <= 19e6
+
+    run(scenario, request_timeout_s=20)
 
 
 def test_each_targets_copy_of_the_image_counts(begins_at_once: None) -> None:

@@ -13,11 +13,15 @@ import pytest
 from checkpoints import DEMO_MODEL_ID, Transformers
 from PIL import Image
 from pools import NAMES, NEW_TOKENS, PROMPT, Pool, make_folders, pool_of, text_of
+from stack import wait_until
 
 from paligemma_engine import Answer, Engine
 from paligemma_engine.answers.detokenizer import token_texts
 from paligemma_engine.errors import Cancelled, Loading, ModelFailed, ModelNotAllowed, ModelNotFound, Stopping
 from paligemma_engine.memory.release import release_memory
+from paligemma_engine.scheduling.heartbeat import STOPPING_FILE
+
+WAIT_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +204,15 @@ def test_closing_answers_those_who_wait_for_a_load(folders: Path, sample_image: 
         pool.loader.may_load.set()
         assert [pool.loader.ended.get(timeout=30) for _ in range(2)] == ["one", "two"]
         assert len(pool.loader.models) == 1  # nobody is left to load it for
+
+
+def test_a_server_that_is_to_stop_loads_nothing_more(folders: Path, sample_image: bytes, tmp_path: Path) -> None:
+    with pool_of(folders, heartbeat_dir=tmp_path) as pool:
+        (tmp_path / STOPPING_FILE).touch()
+        wait_until(lambda: isinstance(pool.ask(sample_image), Stopping), WAIT_S, "refused by the default model")
+        assert isinstance(pool.ask(sample_image, "one"), Stopping)
+        assert pool.loads == []
+        (tmp_path / STOPPING_FILE).unlink()
 
 
 def test_each_engine_beats_and_one_that_goes_takes_its_file_away(

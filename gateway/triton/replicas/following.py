@@ -42,9 +42,12 @@ async def follow(
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(hurry.wait(), LOOK_UP_PAUSE_S - MIN_PAUSE_S)
         hurry.clear()
-        addresses = await look_up(name, resolve)
-        if addresses is not None:
-            on_addresses(addresses)
+        try:
+            addresses = await look_up(name, resolve)
+            if addresses is not None:
+                on_addresses(addresses)
+        except Exception:  # whatever it is: replicas that come later would never be found
+            _log.exception("the replicas' name could not be followed")
 
 
 def _with_port(address: Address, port: int) -> str:

@@ -22,9 +22,11 @@ from gateway.watching.replica_metrics import ReplicaMetrics
 
 PROBE_PAUSE_S: Final = 1.0  # between two probes of a replica
 
-# A replica is stuck when its requests wait far longer than requests have taken of late, while others are answered.
+# A replica is stuck when it leaves even later requests unanswered, far longer than requests have taken of late, while
+# others are answered. One request alone may be a long one, and those of one prompt are sent within moments.
 STUCK_AFTER_S: Final = 5.0
 STUCK_FACTOR: Final = 3.0
+LATER_S: Final = 1.0
 ANSWERS_KEPT: Final = 100
 
 RETRIED_CODES: Final = frozenset({"overloaded", "internal"})  # beside faults of replicas
@@ -110,7 +112,7 @@ class ReplicaPool:
             second = self._choose(request, other_than=first)
             if second is None or not self._may_ask_again(error):
                 raise
-        return await self._ask(second, request, deadline)
+        return await self._ask(second, request, deadline, is_last=True)
 
     def _choose(self, request: SerializedRequest, *, other_than: Replica | None = None) -> Replica | None:
         loads = {
@@ -126,21 +128,28 @@ class ReplicaPool:
             return True
         return error.code in RETRIED_CODES and self._budget.take()
 
-    async def _ask(self, replica: Replica, request: SerializedRequest, deadline: Deadline) -> Segmentation:
+    async def _ask(
+        self, replica: Replica, request: SerializedRequest, deadline: Deadline, *, is_last: bool = False
+    ) -> Segmentation:
         asked_at_s = self._clock()
         try:
-            segmentation = await replica.ask(request, timeout_s=deadline.remaining_s())
+            segmentation = await replica.ask(request, timeout_s=deadline.remaining_s(), is_last=is_last)
         except ApiError as error:
             if isinstance(error, ReplicaFault) or error.code in RETRIED_CODES:
                 self._metrics.failed.labels(replica.address).inc()
             if error.code == "internal":
                 replica.failures += 1
-            if isinstance(error, ReplicaFault) or self._fails_always(replica):
-                replica.eject(str(error))
-                self.failed.set()
+            is_lost = isinstance(error, ReplicaFault) and error.code == "unavailable"
+            if is_lost or self._fails_always(replica):
+                self._eject(replica, str(error))
             raise
-        self._answer_s.append(self._clock() - asked_at_s)
+        if not request.names_model:  # else it may have waited for a load
+            self._answer_s.append(self._clock() - asked_at_s)
         return segmentation
+
+    def _eject(self, replica: Replica, reason: str) -> None:
+        if replica.eject(reason):
+            self.failed.set()
 
     def _fails_always(self, replica: Replica) -> bool:
         """A replica that fails at once has nothing in hand, and would be preferred. The last one goes on trying."""
@@ -149,40 +158,41 @@ class ReplicaPool:
 
     async def _watch(self, replica: Replica) -> None:
         while True:
-            try:
-                await self._probe(replica)
-            except Exception:  # whatever it is: a replica that nobody watches would never come back
-                _log.exception("a replica could not be probed")
+            await self._try_to_probe(replica)
             await asyncio.sleep(PROBE_PAUSE_S)
+
+    async def _try_to_probe(self, replica: Replica) -> None:
+        try:
+            await self._probe(replica)
+        except Exception:  # whatever it is: a replica that nobody watches would never come back
+            _log.exception("a replica could not be probed")
 
     async def _probe(self, replica: Replica) -> None:
         asked_at_s = self._clock()
         health = await replica.client.health()
-        if self._replicas.get(replica.address) is not replica:
-            return
         if health is Health.READY and self._is_stuck(replica):
             self._give_up(replica, "its requests wait, and others' are answered")
         elif health is Health.READY:
-            replica.admit()
+            if self._replicas.get(replica.address) is replica:  # else its address has gone
+                replica.admit()
         elif health is not Health.SILENT:
-            replica.eject(health.value)
-            self.failed.set()
+            self._eject(replica, health.value)
         elif any(other.healthy_at_s > asked_at_s for other in self._replicas.values()):  # so it is not this process
             self._give_up(replica, health.value)
 
     def _give_up(self, replica: Replica, reason: str) -> None:
-        replica.eject(reason)
+        self._eject(replica, reason)
         replica.give_up()
-        self.failed.set()
 
     def _is_stuck(self, replica: Replica) -> bool:
-        silent_since_s = max(replica.waiting_since_s(), replica.answered_at_s)
+        sent_at_s = replica.later_request_s(LATER_S)
         patience_s = max(STUCK_AFTER_S, STUCK_FACTOR * max(self._answer_s, default=0.0))
         others = (other.answered_at_s for other in self._replicas.values() if other is not replica)
-        return self._clock() - silent_since_s > patience_s and any(at_s > silent_since_s for at_s in others)
+        return self._clock() - sent_at_s > patience_s and any(at_s > sent_at_s for at_s in others)
 
     async def _say_farewell(self, replica: Replica) -> None:
         while replica.outstanding:
+            await self._try_to_probe(replica)
             await asyncio.sleep(PROBE_PAUSE_S)
         del self._tasks[replica]
         if replica.address not in self._replicas:  # else it has come back, as another replica

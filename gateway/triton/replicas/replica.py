@@ -64,28 +64,40 @@ class Replica:
         """Number of unanswered requests."""
         return len(self._waiting)
 
-    def waiting_since_s(self) -> float:
-        """When the oldest unanswered request was sent; infinite where there is none, or it may wait for a load."""
-        return min(self._waiting.values(), default=float("inf"))
+    def later_request_s(self, later_s: float) -> float:
+        """When the first unanswered request was sent that is later than another one, and than the last answer.
 
-    async def ask(self, request: SerializedRequest, *, timeout_s: float) -> Segmentation:
+        Args:
+            later_s: by how much it must be later than the oldest unanswered request.
+
+        Returns:
+            By the clock; infinite where there is none. Requests that may wait for a load do not count, nor last ones.
+        """
+        earliest_s = min(self._waiting.values(), default=float("inf")) + later_s
+        later = (at_s for at_s in self._waiting.values() if at_s >= earliest_s and at_s > self.answered_at_s)
+        return min(later, default=float("inf"))
+
+    async def ask(self, request: SerializedRequest, *, timeout_s: float, is_last: bool = False) -> Segmentation:
         """The answer to a request.
 
         Args:
             request: if it names a model, it may wait for a load, so its age tells nothing about the replica.
             timeout_s: time limit for the answer.
+            is_last: nobody else will be asked, so it is not given up. It may be a request that takes long wherever it
+                is asked, so its age tells nothing either.
 
         Raises:
             ReplicaFault: the replica failed, or was given up meanwhile.
             ApiError: there is no answer for another reason.
         """
         call = asyncio.ensure_future(self.client.segment(request, timeout_s=timeout_s))
-        self._waiting[call] = float("inf") if request.names_model else self._clock()
+        call.add_done_callback(_see_failure)
+        self._waiting[call] = float("inf") if request.names_model or is_last else self._clock()
         self._metrics.picked.labels(self.address).inc()
         self._metrics.outstanding.labels(self.address).inc()
         try:
-            either: set[asyncio.Future[Any]] = {call, self._lost}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            ends: set[asyncio.Future[Any]] = {call} if is_last else {call, self._lost}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not call.done():
                 raise ReplicaFault("unavailable", UNAVAILABLE)
             segmentation = call.result()
@@ -105,22 +117,33 @@ class Replica:
             self._set_rotation(True)
             _log.info("a replica serves", extra={"fields": {"replica": self.address}})
 
-    def eject(self, reason: str) -> None:
-        """No more requests are sent to it for now: for longer each time that it fails without an answer between."""
+    def eject(self, reason: str) -> bool:
+        """No more requests are sent to it for now: for longer each time that it fails without an answer between.
+
+        Returns:
+            Whether requests were sent to it until now.
+        """
         if not self.in_rotation:
-            return
+            return False
         self._set_rotation(False)
         self.failures = 0
         self._returns_at_s = self._clock() + self._penalty_s
         self._penalty_s = min(2 * self._penalty_s, MAX_PENALTY_S)
         self._metrics.ejected.labels(self.address).inc()
         _log.warning("a replica is left out", extra={"fields": {"replica": self.address, "reason": reason}})
+        return True
 
     def give_up(self) -> None:
-        """Whoever waits for an answer gets a ReplicaFault now, and can ask another replica."""
+        """Whoever waits for an answer, and can ask another replica, gets a ReplicaFault now."""
         self._lost.set_result(None)
         self._lost = asyncio.get_running_loop().create_future()
 
     def _set_rotation(self, wanted: bool) -> None:
         self.in_rotation = wanted
         self._metrics.in_rotation.labels(self.address).set(wanted)
+
+
+def _see_failure(call: asyncio.Future[Segmentation]) -> None:
+    """Its caller may have left by now: asyncio would log the exception as one that was never retrieved."""
+    if not call.cancelled():
+        call.exception()

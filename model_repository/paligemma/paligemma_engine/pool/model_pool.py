@@ -152,6 +152,8 @@ class ModelPool:
         if engine := self._extras.get(model_id):
             self._extras.move_to_end(model_id)
             engine.accept(ticket)
+        elif error := self._default.refusal:  # nothing is loaded for a server that is about to stop
+            self._default.refuse(ticket, error)
         else:
             self._queue.add(model_id, ticket)
 

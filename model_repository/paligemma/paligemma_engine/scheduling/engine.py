@@ -98,6 +98,11 @@ class Engine:
         """Name of the dtype that it computes in."""
         return self._checkpoint.dtype
 
+    @property
+    def refusal(self) -> EngineError | None:
+        """The error that new requests get, whatever they ask; None while the engine takes requests."""
+        return self._refusal
+
     def submit(self, request: Request, on_outcome: OnOutcome) -> Ticket:
         """Accepts or refuses a request; either way `on_outcome` is called exactly once, from the sender thread."""
         ticket = Ticket.open(request, on_outcome)
