@@ -211,20 +211,27 @@ def test_a_caller_that_goes_ends_its_call(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_failure_that_nobody_waits_for_is_seen_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else asyncio logs an exception that was never retrieved."""
     unseen: list[dict[str, Any]] = []
+    ended = asyncio.Event()
+
+    async def fail_when_cancelled(*_: Any, **__: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+            raise lost()
 
     async def scenario() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unseen.append(context))
-        async with fleet(monkeypatch, "a", "b") as started:
-            waiting = await hold(started, "a")
-            started.replicas["a"].failure = lost()
-            started.replicas["a"].open_gate.set()
-            await asyncio.sleep(0)  # the call fails in this turn, before who waits for it is told
+        async with fleet(monkeypatch, "a") as started:
+            monkeypatch.setattr(started.replicas["a"], "segment", fail_when_cancelled)
+            waiting = asyncio.create_task(started.ask())
+            await until(lambda: started.metric("outstanding", "a") == 1)
+            await asyncio.sleep(0)
             waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-            del waiting
-            gc.collect()
+            await ended.wait()
 
     run(scenario)
+    gc.collect()
     assert unseen == []
 
 
