@@ -12,6 +12,7 @@ from paligemma_client.errors import (
     ConnectionFailed,
     DeadlineExceeded,
     FetchFailed,
+    IncompleteAnswer,
     InvalidPicture,
     NotAllowed,
     RequestRefused,
@@ -24,6 +25,7 @@ from paligemma_client.masks import RunLengths
 from paligemma_client.models import Models
 from paligemma_client.objects import FoundObject, Result
 from paligemma_client.pictures import Picture
+from paligemma_client.targets import Target
 
 __all__ = [
     "AsyncClient",
@@ -33,6 +35,7 @@ __all__ = [
     "DeadlineExceeded",
     "FetchFailed",
     "FoundObject",
+    "IncompleteAnswer",
     "InvalidPicture",
     "Models",
     "NotAllowed",
@@ -43,5 +46,6 @@ __all__ = [
     "ServerBusy",
     "ServerError",
     "ServerFailed",
+    "Target",
     "UnsupportedCall",
 ]

@@ -21,6 +21,7 @@ from paligemma_client.questions import Asking, AskingFields, Prompt, Task
 from paligemma_client.rest import LIMITS, check_fetched, timeouts, tls, translated
 from paligemma_client.rest_transports import AsyncRestTransport, RestTransport
 from paligemma_client.retrying import Pause
+from paligemma_client.targets import check_finished
 from paligemma_client.triton import AsyncTritonTransport, TritonTransport
 
 Transport = Literal["rest", "triton"]
@@ -84,12 +85,16 @@ class Client:
     def stream(
         self, picture: Picture, prompt: Prompt, *, task: Task = "segment", **asking: Unpack[AskingFields]
     ) -> Iterator[FoundObject]:
-        """Yields objects as the server finds them; if the server does not stream, all at the end."""
+        """Yields objects as the server finds them; if the server does not stream, all at the end.
+
+        Raises IncompleteAnswer after the last object if the server did not finish the answer to a target.
+        """
         asked = plans.questions(picture, prompt, task, Asking(**asking), self._timeout_s)
         for question in self._run(asked):
             opened = self._run(plans.open_stream(question, self._timeout_s))
             if isinstance(opened, Result):
                 yield from opened.objects
+                check_finished(opened.targets)
                 continue
             reader = ObjectReader()
             with opened.stack:
@@ -183,6 +188,7 @@ class AsyncClient:
             if isinstance(opened, Result):
                 for found in opened.objects:
                     yield found
+                check_finished(opened.targets)
                 continue
             reader = ObjectReader()
             async with opened.stack:

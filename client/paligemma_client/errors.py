@@ -6,6 +6,7 @@ ClientError
   ConnectionFailed      the server cannot be reached, or went away
     DeadlineExceeded    no answer within the time that the caller gave
     FetchFailed         the same of a picture's host
+  IncompleteAnswer      the server did not finish the answer to a target
   ServerError           the server answered with an error; it has a code
     RequestRefused      the request is at fault
       NotAllowed        the key or the model is not accepted
@@ -39,6 +40,19 @@ class DeadlineExceeded(ConnectionFailed):
 
 class FetchFailed(ConnectionFailed):
     """A picture's host cannot be reached, or does not send the picture now."""
+
+
+class IncompleteAnswer(ClientError):
+    """The server did not finish the answers to all targets, so objects may be missing.
+
+    Attributes:
+        targets: the name of each such target, and its finish_reason: deadline, cancelled or error.
+    """
+
+    def __init__(self, targets: Mapping[str, str]) -> None:
+        named = ", ".join(f"{name!r} ({reason})" for name, reason in targets.items())
+        super().__init__(f"the server did not finish the answer to {named}: send the request again")
+        self.targets = targets
 
 
 class ServerError(ClientError):

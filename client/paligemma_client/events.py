@@ -2,7 +2,7 @@
 
 event: accepted   data: {"request_id", "targets"}
 event: object     data: {"target", "object"}
-event: done       data: {"text", "timings_ms", ...}
+event: done       data: {"text", "targets", "timings_ms", ...}
 event: error      data: the body of an error
 """
 
@@ -13,6 +13,7 @@ from typing import Any
 from paligemma_client.errors import KIND_OF_CODE, UNKNOWN_CODE, ConnectionFailed, ServerFailed
 from paligemma_client.objects import FoundObject
 from paligemma_client.rest import read_object
+from paligemma_client.targets import Target, check_finished, read_targets
 
 
 class ObjectReader:
@@ -23,6 +24,7 @@ class ObjectReader:
         self._data: list[str] = []
         self._targets: list[str] = []
         self._done = False
+        self._ends: list[Target] = []
 
     def feed(self, line: str) -> Iterator[FoundObject]:
         """The object that a line completes, if any; raises ServerError for an event `error`."""
@@ -38,9 +40,15 @@ class ObjectReader:
             self._data.append(value)
 
     def finish(self) -> None:
-        """Says that there are no more lines; raises ConnectionFailed where the answer was not complete."""
+        """Says that there are no more lines.
+
+        Raises:
+            ConnectionFailed: the stream broke off.
+            IncompleteAnswer: the server did not finish the answer to a target.
+        """
         if not self._done:
             raise ConnectionFailed("the server went away before its answer was complete")
+        check_finished(self._ends)
 
     def _dispatch(self, event: str, data: dict[str, Any]) -> Iterator[FoundObject]:
         match event:
@@ -50,6 +58,7 @@ class ObjectReader:
                 yield read_object({**data["object"], "target": data["target"]}, self._targets)
             case "done":
                 self._done = True
+                self._ends = read_targets(data.get("targets", []))
             case "error":
                 code = data.get("code", UNKNOWN_CODE)
                 kind = KIND_OF_CODE.get(code, ServerFailed)

@@ -15,6 +15,7 @@ from paligemma_client.masks import Box, RunLengths
 from paligemma_client.outlines import Ring, rings_of
 from paligemma_client.pictures import open_upright
 from paligemma_client.questions import TARGET_SEPARATOR
+from paligemma_client.targets import Target
 
 DEFAULT_TOLERANCE_PX: Final = 1.5  # the corners of a slanting edge's pixels lie in a strip that is nearly 2 pixels wide
 
@@ -81,6 +82,7 @@ class Result:
         objects: in the order of the answer; may be empty.
         width, height: of the picture, upright.
         text: what the model wrote, as it wrote it.
+        targets: those of the prompt, and how the answer to each ended; empty if the server does not send them.
         model_id: which model answered; None over gRPC where the default one was asked.
         request_id: for the server's logs.
         timings_ms: the server's phases; empty over gRPC.
@@ -91,10 +93,16 @@ class Result:
     width: int
     height: int
     text: str = ""
+    targets: Sequence[Target] = ()
     model_id: str | None = None
     request_id: str | None = None
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     picture: bytes = field(default=b"", repr=False)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the model ended the answer to every target itself; if not, objects may be missing."""
+        return all(target.is_complete for target in self.targets)
 
     def image(self) -> Image.Image:
         """The picture in RGB, upright; masks and boxes fit it."""

@@ -134,6 +134,7 @@ def _together(answers: Sequence[Result]) -> Result:
         width=first.width,
         height=first.height,
         text=TARGET_SEPARATOR.join(answer.text for answer in answers),
+        targets=[target for answer in answers for target in answer.targets],
         model_id=first.model_id,
         request_id=first.request_id,
         timings_ms=first.timings_ms,

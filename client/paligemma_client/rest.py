@@ -22,6 +22,7 @@ from paligemma_client.errors import (
 from paligemma_client.models import Models
 from paligemma_client.objects import FoundObject, Result
 from paligemma_client.questions import Question
+from paligemma_client.targets import read_targets
 
 SEGMENT_PATH: Final = "/segment"
 STREAM_PATH: Final = "/segment/stream"
@@ -110,12 +111,14 @@ def read_result(response: httpx2.Response, question: Question) -> Result:
     """Reads the answer to /segment; raises ServerError if it is an error."""
     check(response)
     body = _json(response)
-    targets = [target["target"] for target in body.get("targets", [])]
+    targets = read_targets(body.get("targets", []))
+    names = [target.name for target in targets]
     return Result(
-        objects=[read_object(entry, targets) for entry in body["masks"]],
+        objects=[read_object(entry, names) for entry in body["masks"]],
         width=body["image_size"]["width"],
         height=body["image_size"]["height"],
         text=body["text"],
+        targets=targets,
         model_id=body["model_id"],
         request_id=body["request_id"],
         timings_ms=body["timings_ms"],

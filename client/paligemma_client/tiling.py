@@ -15,6 +15,7 @@ from paligemma_client import masks
 from paligemma_client.masks import Box, RunLengths
 from paligemma_client.objects import FoundObject, Result
 from paligemma_client.pictures import encode_png, open_upright
+from paligemma_client.targets import worst
 
 OVERLAP_SHARE: Final = 0.2  # of a tile's side
 MERGE_IOU: Final = 0.5
@@ -61,7 +62,8 @@ def merge_tiles(tiles: Sequence[Tile], answers: Sequence[Result], *, picture: by
     objects = sorted((placed.found for placed in merged), key=lambda found: -found.score)
     first = answers[0]
     text = "\n".join(answer.text for answer in answers)
-    return replace(first, objects=objects, width=width, height=height, text=text, picture=picture)
+    targets = [worst(ends) for ends in zip(*(answer.targets for answer in answers), strict=False)]
+    return replace(first, objects=objects, width=width, height=height, text=text, targets=targets, picture=picture)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,10 @@ from paligemma_client.errors import (
 )
 from paligemma_client.objects import FoundObject, Result
 from paligemma_client.questions import Question
+from paligemma_client.targets import Target
 
 MODEL: Final = "segment"
-OUTPUTS: Final = ("text", "boxes", "masks", "labels", "scores", "has_mask", "image_size")
+OUTPUTS: Final = ("text", "boxes", "masks", "labels", "scores", "has_mask", "image_size", "targets", "finish_reason")
 MAX_MESSAGE_BYTES: Final = 2**31 - 1  # gRPC's own limit of 4 MB would refuse large pictures
 SCORE_DECIMALS: Final = 4  # as the gateway rounds
 _CHANNEL: Final = [
@@ -91,6 +92,7 @@ def read_answer(answer: Any, question: Question) -> Result:
     arrays = {name: answer.as_numpy(name) for name in OUTPUTS}
     height, width = arrays["image_size"].tolist()
     rows = zip(arrays["boxes"], arrays["labels"], arrays["scores"], arrays["masks"], arrays["has_mask"], strict=True)
+    ends = zip(arrays["targets"], arrays["finish_reason"], strict=True)
     objects = []
     for box, label, (score, mask_score), mask_logits, has_mask in rows:
         if score < question.asking.min_score:
@@ -113,6 +115,7 @@ def read_answer(answer: Any, question: Question) -> Result:
         width=width,
         height=height,
         text=arrays["text"][0].decode(errors="replace"),
+        targets=[Target(name.decode(errors="replace"), reason.decode()) for name, reason in ends],
         model_id=question.asking.model_id,
         picture=question.picture,
     )

@@ -14,6 +14,8 @@ export class Asking extends EventTarget {
   #running = null;
   /** @type {Answer | null} the last whole answer, until the next question */
   answer = null;
+  /** @type {Question | null} what it answers */
+  question = null;
   /** how long it took, as the page measured it */
   tookMs = 0;
 
@@ -31,7 +33,7 @@ export class Asking extends EventTarget {
   forget() {
     this.#running?.abort();
     this.#running = null;
-    this.answer = null;
+    this.answer = this.question = null;
     this.#changed();
   }
 
@@ -62,6 +64,7 @@ export class Asking extends EventTarget {
       if (running.signal.aborted) return;
       this.tookMs = performance.now() - began;
       this.answer = answer;
+      this.question = question;
       this.scene.reveal(picture);
       announce(inWords(answer));
     } catch (error) {

@@ -6,11 +6,15 @@ import { byId } from "./dom.js";
 
 const JPEG_QUALITY = 0.92;
 
+let isOpening = false; // one camera at a time: nothing would stop a second one
+
 /**
  * @param {(file: Blob) => void} onPicture
  * @param {(error: Error) => void} onError
  */
 export async function openCamera(onPicture, onError) {
+  if (isOpening) return;
+  isOpening = true;
   const dialog = /** @type {HTMLDialogElement} */ (byId("camera-dialog"));
   const video = /** @type {HTMLVideoElement} */ (byId("video"));
   let stream;
@@ -19,9 +23,14 @@ export async function openCamera(onPicture, onError) {
   } catch {
     onError(new Error("The camera cannot be used: allow it for this page in the browser, or choose a file instead."));
     return;
+  } finally {
+    isOpening = false;
   }
+  const take = /** @type {HTMLButtonElement} */ (byId("take-picture"));
+  take.disabled = true; // until there is a frame
+  video.onloadeddata = () => (take.disabled = false);
   video.srcObject = stream;
-  byId("take-picture").onclick = async () => {
+  take.onclick = async () => {
     const file = await still(video);
     dialog.close();
     if (file) onPicture(file);

@@ -7,6 +7,7 @@ import { announce, button, byId } from "./dom.js";
 import { save } from "./downloads.js";
 import { hideFailure, showFailure } from "./failures.js";
 import { History } from "./history.js";
+import { keepKey, keptKey } from "./key.js";
 import { showLegend } from "./legend.js";
 import { ModelChoice } from "./models.js";
 import { pictureAt, pictureOf } from "./pictures.js";
@@ -21,8 +22,6 @@ import { showTokens } from "./tokens.js";
 /** @import { Picture } from "./records.js" */
 /** @import { Sample } from "./sources.js" */
 
-const KEY_NAME = "paligemma.key"; // kept by the browser until the tab is closed
-
 const scene = new Scene();
 const asking = new Asking(scene);
 const history = new History();
@@ -33,6 +32,7 @@ const snippet = byId("snippet");
 let facts = { keys: false, docs: false, url_fetch: true };
 /** @type {string[]} prompts that fit the picture */
 let suggestions = [];
+let choices = 0; // how often a picture was chosen
 
 /** @param {unknown} error @param {() => void} [retry] */
 function fail(error, retry = ask) {
@@ -70,23 +70,42 @@ function use(picture, prompts) {
   announce(`${picture.name} is on the page.`);
 }
 
+/**
+ * Uses a picture when it is there, unless another one was chosen meanwhile.
+ * @param {Promise<Picture>} coming
+ * @param {string[]} prompts
+ * @param {() => void} [retry]
+ * @returns {Promise<boolean>}  whether it is used
+ */
+async function useNewest(coming, prompts, retry) {
+  choices += 1;
+  const choice = choices;
+  try {
+    const picture = await coming;
+    if (choice === choices) use(picture, prompts);
+    else picture.bitmap?.close();
+  } catch (error) {
+    if (choice === choices) fail(error, retry);
+    return false;
+  }
+  return choice === choices;
+}
+
 /** @param {Blob} file @param {string} name */
 async function useFile(file, name) {
-  try {
-    use(await pictureOf(file, name), []);
-    prompt.focus();
-  } catch (error) {
-    fail(error);
-  }
+  if (await useNewest(pictureOf(file, name), [])) prompt.focus();
+}
+
+/** @param {string} url */
+function useUrl(url) {
+  if (facts.url_fetch || /^data:/i.test(url)) void useNewest(Promise.resolve(pictureAt(url)), []);
+  else fail(new Error("This server fetches no pictures from the web: save the picture, and choose its file."));
 }
 
 /** @param {Sample} sample */
 async function useSample(sample) {
-  try {
-    use(await pictureOf(await readSample(sample.file), sample.file), sample.prompts);
-  } catch (error) {
-    fail(error, () => void useSample(sample));
-  }
+  const coming = readSample(sample.file).then((file) => pictureOf(file, sample.file));
+  await useNewest(coming, sample.prompts, () => void useSample(sample));
 }
 
 /** Prompts to be asked with one click: those that fit the picture, and the last ones. */
@@ -120,11 +139,12 @@ function showAnswer() {
 }
 
 function showSnippet() {
-  const { picture } = scene;
+  const { question } = asking;
   const chosen = /** @type {HTMLInputElement | null} */ (document.querySelector("input[name=language]:checked"));
-  if (!picture || !chosen) return;
+  if (!question || !chosen) return;
+  const { picture, prompt, modelId } = question; // not what the page's fields say by now
   const address = new URL(".", location.href).href;
-  const call = { address, picture, prompt: prompt.value.trim(), modelId: models.value, keys: facts.keys };
+  const call = { address, picture, prompt, modelId, keys: facts.keys };
   snippet.textContent = SNIPPETS[chosen.value](call);
 }
 
@@ -157,12 +177,12 @@ function listen() {
     else void ask();
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") asking.cancel();
+    if (event.key === "Escape" && !document.querySelector("dialog[open]")) asking.cancel();
   });
   asking.addEventListener("change", showAnswer);
   listenForPictures({
     onFile: useFile,
-    onUrl: (url) => use(pictureAt(url), []),
+    onUrl: useUrl,
     onSample: (sample) => void useSample(sample),
     onError: fail,
   });
@@ -196,7 +216,7 @@ function listen() {
     key.blur(); // which is a change
   });
   key.addEventListener("change", () => {
-    sessionStorage.setItem(KEY_NAME, key.value);
+    keepKey(key.value);
     void loadModels();
   });
 }
@@ -216,7 +236,7 @@ async function start() {
   byId("docs-link").hidden = !facts.docs;
   byId("open-url").hidden = !facts.url_fetch;
   byId("key-field").hidden = !facts.keys;
-  key.value = facts.keys ? (sessionStorage.getItem(KEY_NAME) ?? "") : "";
+  key.value = facts.keys ? keptKey() : "";
   if (!facts.keys || key.value) await loadModels();
   document.body.classList.add("ready");
 }

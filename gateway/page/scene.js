@@ -21,6 +21,7 @@ export class Scene extends EventTarget {
 
   /** Shows a picture without objects. @param {Picture} picture */
   show(picture) {
+    if (this.picture?.bitmap !== picture.bitmap) this.picture?.bitmap?.close(); // frees its pixels at once
     this.picture = picture;
     this.clear();
   }

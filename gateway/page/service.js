@@ -125,7 +125,15 @@ export function isAbort(error) {
   return error instanceof DOMException && error.name === "AbortError";
 }
 
-/** @param {string} key @returns {Record<string, string>} */
+/**
+ * Raises ServiceError for a key that no header can hold: `fetch` would fail as if the service were gone.
+ * @param {string} key
+ * @returns {Record<string, string>}
+ */
 function keyHeader(key) {
+  if (/[^\x20-\x7e]/.test(key)) {
+    const detail = "a key has printable ASCII characters only: type it again";
+    throw new ServiceError({ code: "unauthorized", detail });
+  }
   return key ? { "X-API-Key": key } : {};
 }

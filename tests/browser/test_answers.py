@@ -240,6 +240,12 @@ def test_the_request_is_a_program_for_pages_too(shapes: Visit) -> None:
     expect(shapes["snippet"]).to_contain_text("/segment")
 
 
+def test_the_program_asks_what_was_answered(shapes: Visit) -> None:
+    shapes["prompt"].fill("something else")
+    shapes.page.get_by_label("JavaScript", exact=True).check()
+    expect(shapes["snippet"]).to_contain_text(f'form.set("prompt", "{PROMPT}");')
+
+
 def test_the_demo_model_is_named(demo: Visit) -> None:
     expect(demo["demo-notice"]).to_contain_text("This is the small demo model.")
     demo["demo-notice"].locator("summary").click()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 from real_stack import Stack
 from stack import ChildProcess, answers_200, free_ports, gateway, wait_until
 from visits import REFUSED, Visit
@@ -55,6 +55,49 @@ def test_a_key_is_asked_for_and_kept_in_this_tab(front: Front, visit: Callable[.
         demo.page.wait_for_selector("body.ready")
         demo.ask("penguin")
         demo.answered()
+
+
+def test_a_key_that_no_header_can_hold(front: Front, visit: Callable[..., Visit], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("open-sesame\n")
+    with front(API_KEYS_FILE=str(keys)) as (url, _):
+        demo = visit(url).open()
+        demo["key"].fill("open\u2013sesame")
+        demo["key"].press("Enter")
+        expect(demo["failure"]).to_contain_text("A key is needed")
+        expect(demo["failure"]).to_contain_text("printable ASCII")
+
+
+def test_a_browser_that_keeps_nothing(front: Front, visit: Callable[..., Visit], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("open-sesame\n")
+    with front(API_KEYS_FILE=str(keys)) as (url, _):
+        demo = visit(url)
+        blocked = '{ get() { throw new DOMException("blocked", "SecurityError"); } }'
+        for name in ("localStorage", "sessionStorage"):
+            demo.page.add_init_script(f'Object.defineProperty(window, "{name}", {blocked})')
+        demo.open()
+        demo["key"].fill("open-sesame")
+        demo["key"].press("Enter")
+        expect(demo["model"]).to_contain_text("paligemma2-demo-224")
+        demo.ask("penguin")
+        demo.answered()
+
+
+def test_a_server_that_fetches_nothing_says_so_when_an_address_is_dropped(
+    front: Front, visit: Callable[..., Visit]
+) -> None:
+    with front(URL_FETCH="off") as (url, _):
+        demo = visit(url).open()
+        demo.page.evaluate(
+            """() => {
+              const dataTransfer = new DataTransfer();
+              dataTransfer.setData("text/uri-list", "http://example.org/cat.jpg");
+              document.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+            }"""
+        )
+        expect(demo["failure"]).to_contain_text("fetches no pictures from the web")
+        expect(demo.page.get_by_role("img", name="everyday.jpg")).to_be_visible()
 
 
 def test_a_picture_that_is_too_large(front: Front, visit: Callable[..., Visit]) -> None:
@@ -129,3 +172,16 @@ def test_a_question_is_cancelled(front: Front, visit: Callable[..., Visit]) -> N
         demo.ask("penguin")
         demo.answered()
         assert demo.labels == ["penguin"]
+
+
+def test_escape_closes_a_window_and_cancels_nothing(demo: Visit) -> None:
+    held: list[Route] = []
+    demo.page.route("**/segment/stream", lambda route: held.append(route))  # noqa: PLW0108 - Playwright wraps no builtin
+    demo.ask("penguin")
+    expect(demo["run"]).to_have_text("Cancel")
+    demo["open-url"].click()
+    demo["url"].press("Escape")
+    expect(demo["url-dialog"]).to_be_hidden()
+    expect(demo["run"]).to_have_text("Cancel")
+    held[0].continue_()
+    demo.answered()

@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 from visits import Visit
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
@@ -80,6 +80,57 @@ def test_the_camera_takes_one(demo: Visit) -> None:
     expect(demo["camera-dialog"]).to_be_hidden()
     expect(demo.page.get_by_role("img", name="camera.jpg")).to_be_visible()
     assert video.evaluate("(video) => video.srcObject") is None  # and the camera is off
+
+
+def test_a_second_click_starts_no_second_camera(demo: Visit) -> None:
+    demo.page.evaluate(
+        """() => {
+          const devices = navigator.mediaDevices;
+          const open = devices.getUserMedia.bind(devices);
+          window.streams = [];
+          devices.getUserMedia = (wanted) => (window.streams.push(open(wanted)), window.streams.at(-1));
+        }"""
+    )
+    demo["open-camera"].evaluate("(button) => (button.click(), button.click())")
+    expect(demo["camera-dialog"]).to_be_visible()
+    demo["close-camera"].click()
+    expect(demo["camera-dialog"]).to_be_hidden()
+    states = demo.page.evaluate(
+        """async () => (await Promise.all(window.streams)).map((stream) => stream.getTracks()[0].readyState)"""
+    )
+    assert states == ["ended"]
+
+
+def test_no_picture_is_taken_before_the_camera_shows_one(demo: Visit) -> None:
+    demo.page.evaluate("() => (navigator.mediaDevices.getUserMedia = async () => new MediaStream())")
+    demo["open-camera"].click()
+    expect(demo["take-picture"]).to_be_disabled()
+    demo["close-camera"].click()
+
+
+def test_the_picture_that_was_chosen_last_stays(demo: Visit) -> None:
+    """A sample is chosen, and comes after the file that is chosen next; its pixels are freed."""
+    demo.page.evaluate(
+        """() => {
+          const make = createImageBitmap;
+          window.bitmaps = [];
+          window.createImageBitmap = async (...given) => {
+            window.bitmaps.push(await make(...given));
+            return window.bitmaps.at(-1);
+          };
+        }"""
+    )
+    held: list[Route] = []
+    demo.page.route("**/demo/samples/everyday.jpg", lambda route: held.append(route))  # noqa: PLW0108 - Playwright wraps no builtin
+    with demo.page.expect_request("**/demo/samples/everyday.jpg"):
+        demo.page.get_by_role("button", name="Sample: everyday things").click()
+    demo["file"].set_input_files(DOCS / "sample.png")
+    shows_the_sample(demo, "sample.png")
+    held[0].continue_()
+    demo.page.wait_for_function("() => window.bitmaps.length === 2")
+    demo.drawing()
+    expect(demo.page.get_by_role("img", name="sample.png")).to_be_visible()
+    assert demo.page.evaluate("() => window.bitmaps.map(({ width }) => width)") == [640, 0]
 
 
 def test_an_address_is_fetched_by_the_service(demo: Visit) -> None:

@@ -17,12 +17,14 @@ from paligemma_client import (
     ClientError,
     ConnectionFailed,
     FoundObject,
+    IncompleteAnswer,
     InvalidPicture,
     NotAllowed,
     RequestRefused,
     Result,
     ServerBusy,
     ServerFailed,
+    Target,
     masks,
 )
 from paligemma_client.errors import DeadlineExceeded
@@ -75,6 +77,27 @@ def test_targets_are_named_where_the_server_says_which_is_which(call: Call) -> N
     with scripted_gateway(segment=[answer([{**ENTRY, "target": 1}], targets=targets)]) as gateway:
         (found,) = call(gateway.url, ["dog", "the cat"]).objects
     assert (found.label, found.target, found.category) == ("cat", "the cat", "the cat")
+
+
+@pytest.mark.parametrize("reason", ["length", "deadline", "error"])
+def test_an_answer_says_which_targets_are_not_complete(call: Call, reason: str) -> None:
+    targets = [{"target": "dog", "finish_reason": "eos"}, {"target": "cat", "finish_reason": reason}]
+    with scripted_gateway(segment=[answer([ENTRY], targets=targets)]) as gateway:
+        result = call(gateway.url, ["dog", "cat"])
+    assert result.targets == [Target("dog", "eos"), Target("cat", reason)]
+    assert not result.is_complete
+
+
+def test_a_tile_that_is_not_finished_makes_the_answer_incomplete(call: Call) -> None:
+    ends = [answer(targets=[{"target": "cat", "finish_reason": reason}]) for reason in ("eos", "deadline")]
+    with scripted_gateway(segment=ends) as gateway:
+        assert call(gateway.url, "cat", tiles="2x1").targets == [Target("cat", "deadline")]
+
+
+def test_an_answer_that_is_complete(call: Call) -> None:
+    with scripted_gateway(segment=[answer(targets=[{"target": "dog", "finish_reason": "eos"}]), answer()]) as gateway:
+        assert call(gateway.url, "dog").is_complete
+        assert call(gateway.url, "dog").is_complete, "older servers do not say how answers ended"
 
 
 def test_several_things_to_detect_are_one_target_and_told_apart_by_label(call: Call) -> None:
@@ -241,6 +264,17 @@ class TestStream:
         error = ("error", {"status": "error", "code": "deadline", "detail": "late", "request_id": "r1"})
         with scripted_gateway(stream=[events(ACCEPTED, OBJECT, error)]) as gateway, pytest.raises(ServerFailed):
             _stream(gateway.url, is_async=is_async)
+
+    @pytest.mark.parametrize("is_streamed", [False, True])
+    def test_a_target_that_is_not_finished_is_an_error_after_the_objects(
+        self, is_async: bool, is_streamed: bool
+    ) -> None:
+        ends = [{"target": "dog", "finish_reason": "deadline"}, {"target": "cat", "finish_reason": "eos"}]
+        done = ("done", {"text": "", "timings_ms": {}, "targets": ends})
+        script = {"stream": [events(ACCEPTED, OBJECT, done)]} if is_streamed else {"segment": [answer(targets=ends)]}
+        with scripted_gateway(**script) as gateway, pytest.raises(IncompleteAnswer) as raised:
+            _stream(gateway.url, is_async=is_async)
+        assert raised.value.targets == {"dog": "deadline"}
 
     def test_a_stream_that_breaks_off(self, is_async: bool) -> None:
         with scripted_gateway(stream=[events(ACCEPTED, OBJECT)]) as gateway, pytest.raises(ConnectionFailed):

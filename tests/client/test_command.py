@@ -169,6 +169,23 @@ def test_pictures_that_fail_are_listed(
     assert len(read_coco(tmp_path / "coco").imgs) == 6
 
 
+@pytest.mark.parametrize("reason", ["deadline", "cancelled", "error"])
+def test_a_picture_that_the_server_did_not_finish_is_tried_again(
+    gateway: ScriptedGateway, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], reason: str
+) -> None:
+    targets = [{"target": "cat", "finish_reason": "eos"}, {"target": "dog", "finish_reason": reason}]
+    gateway.answers["/segment"] = [answer([CAT], targets=targets), answer([CAT, DOG])]
+    arguments = [str(pictures / "b.png"), "--prompt", "cat", "--prompt", "dog", "--server", gateway.url]
+    command = [*arguments, "--coco", str(tmp_path / "coco")]
+    assert main(command) == 1
+    assert "1 failed (1 incomplete)" in capsys.readouterr().err
+    (line,) = [json.loads(line) for line in (tmp_path / "coco.journal.failures.jsonl").read_text().splitlines()]
+    assert line["code"] == "incomplete" and f"'dog' ({reason})" in line["message"]
+
+    assert (main(command), asked(gateway)) == (0, 2)
+    assert len(read_coco(tmp_path / "coco").anns) == 2
+
+
 def test_a_server_that_hangs_up_for_a_while(gateway: ScriptedGateway, pictures: Path, tmp_path: Path) -> None:
     gateway.answers["/segment"] = [*[HANG_UP] * 7, answer([CAT])]
     arguments = [str(pictures), "--prompt", "cat", "--server", gateway.url, "--coco", str(tmp_path / "coco")]

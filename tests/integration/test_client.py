@@ -18,7 +18,7 @@ import pycocotools.mask
 import pytest
 from PIL import Image
 
-from paligemma_client import AsyncClient, Client, RequestRefused, Result, UnsupportedCall, masks
+from paligemma_client import AsyncClient, Client, RequestRefused, Result, Target, UnsupportedCall, masks
 from paligemma_client.command.__main__ import main
 from parts.scenes import draw_scene
 
@@ -51,6 +51,7 @@ def reference(stack: Any) -> list[tuple[str, list[int], float, float, np.ndarray
 
 def check(result: Result, reference: list[tuple[str, list[int], float, float, np.ndarray]]) -> None:
     assert len(reference) == len(result.objects) == 2
+    assert result.is_complete
     assert (result.width, result.height) == (640, 480)
     for found, (label, coordinates, score, mask_score, mask) in zip(result.objects, reference, strict=True):
         assert (found.label, list(found.box_xyxy)) == (label, coordinates)
@@ -65,7 +66,9 @@ def test_both_transports_give_the_apis_masks(stack: Any, transport: str, referen
             check(client.segment(picture, TARGETS), reference)
         assert len(list(client.stream(SAMPLE, TARGETS))) == 2
         boxes = client.detect(SAMPLE, "blue star").objects
+        cut = client.segment(SAMPLE, TARGETS, max_new_tokens=3)
     assert [(found.mask, found.polygon()) for found in boxes] == [(None, [])]
+    assert (cut.is_complete, cut.targets) == (False, [Target(name, "length") for name in TARGETS])
 
 
 @pytest.mark.parametrize("transport", ["rest", "triton"])

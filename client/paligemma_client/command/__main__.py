@@ -18,6 +18,7 @@ from paligemma_client.command.run import ask, check_server, connect, is_done, ru
 from paligemma_client.command.terminal import plan, summary, table, write_failures
 from paligemma_client.errors import ClientError, ConnectionFailed
 from paligemma_client.objects import Result
+from paligemma_client.targets import check_finished
 
 ALL_DONE: Final = 0
 SOME_FAILED: Final = 1
@@ -79,6 +80,7 @@ async def _one(options: Options, job: Job) -> int:
     async with connect(options) as client:
         try:
             result = await ask(client, job, options)
+            check_finished(result.targets)
         except ConnectionFailed as error:
             raise ServerGone(str(error)) from error
         except ClientError as error:

@@ -19,10 +19,12 @@ from paligemma_client.errors import (
     ConnectionFailed,
     DeadlineExceeded,
     FetchFailed,
+    IncompleteAnswer,
     ServerError,
     UnsupportedCall,
 )
 from paligemma_client.objects import Result
+from paligemma_client.targets import check_finished
 
 FIRST_CALL_TIMEOUT_S: Final = 10.0  # shorter than timeout_s, so that a wrong address is reported soon
 
@@ -151,12 +153,15 @@ class _Work:
                 if error.code == "unauthorized":
                     raise ServerGone(f"{error}\nGive the key with --api-key-file.") from error
                 self._failed(job, error.code, error)
+            except IncompleteAnswer as error:
+                self._failed(job, "incomplete", error)
             except ClientError as error:
                 self._failed(job, "invalid_picture", error)
             self.progress.update()
 
     async def _one(self, job: Job) -> None:
         result = await ask(self.client, job, self.options)
+        check_finished(result.targets)
         await asyncio.to_thread(self._keep, job, result)
         self.outcome.done += 1
         self.outcome.objects += len(result.objects)
