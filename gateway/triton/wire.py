@@ -63,11 +63,13 @@ class SerializedRequest:
         message: a ModelInferRequest of `segment`.
         picture: equal for equal images; from an image's length and its end, which tell images apart.
         names_model: whether the request names a model, which may have to be loaded first.
+        request_id: as in the message; the targets of a stream are requests with the same id.
     """
 
     message: bytes
     picture: bytes
     names_model: bool
+    request_id: str
 
 
 def serialize_request(request: SegmentRequest) -> SerializedRequest:
@@ -88,6 +90,7 @@ def serialize_request(request: SegmentRequest) -> SerializedRequest:
         message=b"".join((message.SerializeToString(), field_head, length, request.image)),
         picture=blake2b(length + request.image[-_SAMPLE_BYTES:], digest_size=16).digest(),
         names_model=request.model_id is not None,
+        request_id=request.request_id,
     )
 
 

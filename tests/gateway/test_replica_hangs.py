@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from scripted_replicas import Fleet, fleet, hold, run, until
+from scripted_replicas import HELD, Fleet, fleet, hold, run, until
 
 from gateway.triton.client import Health
 from gateway.triton.replicas import pool
@@ -52,7 +52,7 @@ async def hold_two(started: Fleet, address: str) -> list[asyncio.Task[str]]:
     """Two requests that this replica has, the second one sent later."""
     first = await hold(started, address)
     started.now_s += pool.LATER_S
-    second = asyncio.create_task(started.ask(started.pictures_of(address)[0]))
+    second = asyncio.create_task(started.ask(started.pictures_of(address)[0], request_id=HELD))
     await until(lambda: started.replicas[address].asked == 2)
     return [first, second]
 
@@ -96,7 +96,7 @@ def test_targets_of_one_prompt_make_nobody_stuck(monkeypatch: pytest.MonkeyPatch
         async with fleet(monkeypatch, "a", "b") as started:
             waiting = [await hold(started, "a")]
             started.now_s += 0.1
-            waiting.append(asyncio.create_task(started.ask(started.pictures_of("a")[0])))
+            waiting.append(asyncio.create_task(started.ask(started.pictures_of("a")[0], request_id=HELD)))
             await until(lambda: started.replicas["a"].asked == 2)
             started.now_s += 50.0
             assert await started.ask(started.pictures_of("b")[0]) == "b"

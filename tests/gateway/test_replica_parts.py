@@ -7,7 +7,6 @@ import pytest
 from pydantic import ValidationError
 from tritonclient.utils import InferenceServerException
 
-from gateway.inputs.prompts import MAX_TARGETS
 from gateway.settings import Settings
 from gateway.triton.client import ReplicaFault, _api_error
 from gateway.triton.replicas.addresses import ServiceName, read_targets
@@ -82,15 +81,6 @@ def test_the_least_loaded_one_is_asked_where_a_pictures_own_has_more_than_its_sh
     assert choose({own: 10, first: 10, second: 10}, picture) == own
     assert choose({own: 12, first: 10, second: 10}, picture) != own
     assert choose({own: 12, first: 10, second: 9}, picture) == second
-
-
-def test_the_targets_of_a_prompt_stay_together() -> None:
-    picture, loads = b"picture", dict(IDLE)
-    own = choose(loads, picture)
-    for _ in range(MAX_TARGETS):
-        assert choose(loads, picture) == own
-        loads[own] += 1
-    assert choose(loads, picture) != own
 
 
 @pytest.mark.parametrize("pictures", [1, 1000])

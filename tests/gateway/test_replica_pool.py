@@ -9,6 +9,7 @@ import pytest
 from scripted_replicas import PICTURES, fleet, hold, lost, run, until
 
 from gateway.errors import ApiError
+from gateway.inputs.prompts import MAX_TARGETS
 from gateway.triton.client import Health, ReplicaFault
 from gateway.triton.replicas.retry_budget import FLOOR
 
@@ -97,6 +98,27 @@ def test_a_replica_that_fails_again_and_again_is_left_out_for_longer(monkeypatch
             assert {await started.ask(picture) for picture in PICTURES} == {"b"}
             started.now_s += 1.0
             await until(lambda: started.serving() == {"a", "b"})
+
+    run(scenario)
+
+
+def test_the_targets_of_a_stream_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are requests of one id for one picture; a client that always sends the same id binds nothing."""
+
+    async def scenario() -> None:
+        async with fleet(monkeypatch, "a", "b", "c") as started:
+            replicas = started.replicas.values()
+            for replica in replicas:
+                replica.open_gate.clear()
+            asked = [asyncio.create_task(started.ask(request_id="one")) for _ in range(MAX_TARGETS)]
+            await until(lambda: sum(replica.asked for replica in replicas) == len(asked))
+            assert sorted(replica.asked for replica in replicas) == [0, 0, MAX_TARGETS]
+            asked += [asyncio.create_task(started.ask(request_id="one")) for _ in range(MAX_TARGETS)]
+            await until(lambda: sum(replica.asked for replica in replicas) == len(asked))
+            assert sorted(replica.asked for replica in replicas)[1] > 0
+            for replica in replicas:
+                replica.open_gate.set()
+            await asyncio.gather(*asked)
 
     run(scenario)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -75,8 +76,10 @@ class Fleet:
     registry: CollectorRegistry
     now_s: float = 0.0
 
-    async def ask(self, picture: bytes = b"a picture", *, model_id: str | None = None) -> str:
-        return (await self.pool.segment(serialized(picture, model_id), timeout_s=60.0)).text
+    async def ask(
+        self, picture: bytes = b"a picture", *, model_id: str | None = None, request_id: str | None = None
+    ) -> str:
+        return (await self.pool.segment(serialized(picture, model_id, request_id), timeout_s=60.0)).text
 
     def pictures_of(self, address: str) -> list[bytes]:
         """Those that an idle pool would send to this replica."""
@@ -95,9 +98,14 @@ class Fleet:
         await until(lambda: all(self.replicas[address].probed >= count + 3 for address, count in before.items()))
 
 
-def serialized(picture: bytes, model_id: str | None = None) -> SerializedRequest:
+def serialized(picture: bytes, model_id: str | None = None, request_id: str | None = None) -> SerializedRequest:
     asked = SegmentRequest(
-        image=picture, prompt="cat", model_id=model_id, max_new_tokens=None, timeout_s=60.0, request_id="x"
+        image=picture,
+        prompt="cat",
+        model_id=model_id,
+        max_new_tokens=None,
+        timeout_s=60.0,
+        request_id=request_id or uuid.uuid4().hex,
     )
     return serialize_request(asked)
 
@@ -130,10 +138,13 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(scenario(), 30))  # type: ignore[arg-type]
 
 
+HELD = "held"  # id of the requests that a replica does not answer: those that follow with it go to the same replica
+
+
 async def hold(started: Fleet, address: str, *, model_id: str | None = None) -> asyncio.Task[str]:
     """A request that this replica has and does not answer."""
     replica = started.replicas[address]
     replica.open_gate.clear()
-    task = asyncio.create_task(started.ask(started.pictures_of(address)[0], model_id=model_id))
+    task = asyncio.create_task(started.ask(started.pictures_of(address)[0], model_id=model_id, request_id=HELD))
     await until(lambda: replica.asked == 1)
     return task

@@ -4,16 +4,10 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Final
 
-from gateway.inputs.prompts import MAX_TARGETS
-
 # A picture's own replica may have this many times the mean load. A larger value keeps more pictures where their
 # features are; a smaller one keeps loads more even. The idea is "consistent hashing with bounded loads" (Mirrokni,
 # Thorup, Zadimoghaddam 2016).
 LOAD_BOUND: Final = 1.15
-
-# And so many requests whatever the mean is: a stream asks for a prompt's targets at once, each in a request of its own
-# with the same picture, and where others are idle the mean is too low for even two of them.
-OWN_LOAD: Final = MAX_TARGETS
 
 
 def choose(loads: Mapping[str, int], picture: bytes) -> str:
@@ -27,7 +21,7 @@ def choose(loads: Mapping[str, int], picture: bytes) -> str:
     by_preference = sorted(loads, key=lambda address: _rank(address, picture))
     own = by_preference[0]
     mean = (sum(loads.values()) + 1) / len(loads)  # with the new request
-    if loads[own] + 1 <= max(OWN_LOAD, LOAD_BOUND * mean):
+    if loads[own] + 1 <= max(1.0, LOAD_BOUND * mean):
         return own
     return min(by_preference, key=lambda address: loads[address])  # of the least loaded ones the most preferred
 

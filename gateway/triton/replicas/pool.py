@@ -11,6 +11,7 @@ from typing import Final, Self
 from gateway.answers.segmentation import Segmentation
 from gateway.door.deadline import Deadline
 from gateway.errors import ApiError
+from gateway.inputs.prompts import MAX_TARGETS
 from gateway.schemas import Version
 from gateway.triton.client import UNAVAILABLE, Health, ReplicaFault
 from gateway.triton.replicas.balancing import choose
@@ -115,11 +116,12 @@ class ReplicaPool:
         return await self._ask(second, request, deadline, is_last=True)
 
     def _choose(self, request: SerializedRequest, *, other_than: Replica | None = None) -> Replica | None:
-        loads = {
-            address: replica.outstanding
-            for address, replica in self._replicas.items()
-            if replica.in_rotation and replica is not other_than
-        }
+        """A stream's targets stay together, so that their picture is prepared once; others go by load and picture."""
+        able = [each for each in self._replicas.values() if each.in_rotation and each is not other_than]
+        for replica in able:
+            if 0 < replica.siblings_of(request) < MAX_TARGETS:
+                return replica
+        loads = {replica.address: replica.outstanding for replica in able}
         return self._replicas[choose(loads, request.picture)] if loads else None
 
     def _may_ask_again(self, error: ApiError) -> bool:

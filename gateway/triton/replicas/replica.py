@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -54,6 +55,7 @@ class Replica:
         self.answered_at_s = self.healthy_at_s = float("-inf")
         self._metrics, self._clock = metrics, clock
         self._waiting: dict[asyncio.Future[Segmentation], float] = {}  # unanswered requests: since when they count
+        self._streams: Counter[tuple[str, bytes]] = Counter()  # unanswered requests by id and picture
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._penalty_s = FIRST_PENALTY_S
         self._returns_at_s = float("-inf")
@@ -77,6 +79,10 @@ class Replica:
         later = (at_s for at_s in self._waiting.values() if at_s >= earliest_s and at_s > self.answered_at_s)
         return min(later, default=float("inf"))
 
+    def siblings_of(self, request: SerializedRequest) -> int:
+        """Number of unanswered requests with the same id and picture: other targets of the same stream."""
+        return self._streams[request.request_id, request.picture]
+
     async def ask(self, request: SerializedRequest, *, timeout_s: float, is_last: bool = False) -> Segmentation:
         """The answer to a request.
 
@@ -93,6 +99,8 @@ class Replica:
         call = asyncio.ensure_future(self.client.segment(request, timeout_s=timeout_s))
         call.add_done_callback(_see_failure)
         self._waiting[call] = float("inf") if request.names_model or is_last else self._clock()
+        stream = request.request_id, request.picture
+        self._streams[stream] += 1
         self._metrics.picked.labels(self.address).inc()
         self._metrics.outstanding.labels(self.address).inc()
         try:
@@ -104,6 +112,7 @@ class Replica:
         finally:
             call.cancel()
             del self._waiting[call]
+            self._streams -= Counter([stream])  # forgets those at 0
             self._metrics.outstanding.labels(self.address).dec()
         self.answered_at_s = self._clock()
         self.failures = 0
