@@ -27,10 +27,8 @@ from paligemma_client import (
     Target,
     masks,
 )
-from paligemma_client.errors import DeadlineExceeded
 from paligemma_client.questions import Asking, Question
 from paligemma_client.rest import RestRequests
-from paligemma_client.retrying import Pause, pause_after, persist
 
 PIXELS = np.zeros((6, 8, 3), np.uint8)
 MASK = np.zeros((6, 8), np.bool_)
@@ -279,37 +277,6 @@ class TestStream:
     def test_a_stream_that_breaks_off(self, is_async: bool) -> None:
         with scripted_gateway(stream=[events(ACCEPTED, OBJECT)]) as gateway, pytest.raises(ConnectionFailed):
             _stream(gateway.url, is_async=is_async)
-
-
-def test_pauses_grow_and_have_jitter() -> None:
-    error = ConnectionFailed("away")
-    pauses = [pause_after(error, attempts) or 0.0 for attempts in range(1, 40)]
-    assert all(0.125 <= pause <= 5.0 for pause in pauses)
-    assert min(pauses[10:]) >= 2.5
-    assert len(set(pauses[10:])) > 20
-    assert pause_after(DeadlineExceeded("late"), 1) is None
-
-
-def test_the_servers_pause_is_added() -> None:
-    busy = ServerBusy("overloaded", "", retry_after_s=7.0)
-    assert 7.1 <= (pause_after(busy, 1) or 0.0) <= 7.3
-
-
-def test_all_attempts_share_the_time() -> None:
-    now = 0.0
-    plan = persist(lambda remaining_s: remaining_s, 10.0, clock=lambda: now)
-    given = [next(plan)]
-    with pytest.raises(ConnectionFailed):
-        while True:
-            now += 1.0  # an attempt takes a second
-            step = plan.throw(ConnectionFailed("away"))
-            while isinstance(step, Pause):
-                now += step.seconds
-                step = plan.send(None)
-            given.append(step)
-    assert given[0] == 10.0
-    assert given == sorted(given, reverse=True)
-    assert 0 < given[-1] < 10 and len(given) > 3
 
 
 def test_a_request_is_sent_as_a_whole() -> None:
