@@ -1,4 +1,4 @@
-"""An answer as server-sent events, one after the other on one connection.
+"""Server-sent events.
 
 event: NAME
 data: JSON on one line
@@ -11,21 +11,21 @@ import anyio
 from starlette.types import Send
 
 EVENT_STREAM: Final = "text/event-stream"
-COMMENT: Final = b": keep-alive\n\n"  # keeps proxies from closing a connection that seems idle; readers pass over it
+COMMENT: Final = b": keep-alive\n\n"  # keeps proxies from closing an idle connection; readers ignore it
 
 _HEADERS: Final = (
     (b"content-type", f"{EVENT_STREAM}; charset=utf-8".encode()),
-    (b"x-accel-buffering", b"no"),  # nginx passes each piece on as it comes
+    (b"x-accel-buffering", b"no"),  # nginx must not buffer
 )
 
 
 def encode_event(name: str, data: str) -> bytes:
-    """One event; `data` is JSON without line breaks, as pydantic and json write it."""
+    """Returns one event; `data` is JSON without line breaks, as pydantic and json write it."""
     return f"event: {name}\ndata: {data}\n\n".encode()
 
 
 class EventStream:
-    """An answer that begins with its opening event. Many tasks may send at once: pieces go out whole, in turn.
+    """A response of events. Several tasks may send at the same time: pieces are sent whole, one after another.
 
     Attributes:
         begun: whether the status has been sent; from then on an error can only be an event.
@@ -39,12 +39,12 @@ class EventStream:
         self._lock = anyio.Lock()
 
     async def begin(self) -> None:
-        """Sends the status, the headers and the opening event, unless that is done."""
+        """Sends status, headers and the opening event, once."""
         async with self._lock:
             await self._begin()
 
     async def send(self, piece: bytes, *, more: bool = True) -> None:
-        """Sends a piece, and begins before that; returns when the client has taken nearly all of a large one."""
+        """Sends a piece, after the beginning. Returns when the client has received nearly all of a large piece."""
         async with self._lock:
             await self._begin()
             await self._send_body(piece, more=more)

@@ -26,14 +26,14 @@ from gateway.routes.segment import image_of
 from gateway.schemas import Ring, RunLengths
 from gateway.settings import Settings
 
-ORIGINAL_MODELS: Final = "sam3/"  # ids that begin so mean the server's default model
-KEY_FIELD: Final = "api_key"  # of the query and of the body
+ORIGINAL_MODELS: Final = "sam3/"  # ids with this prefix mean the server's default model
+KEY_FIELD: Final = "api_key"  # in the query and in the body
 MIN_CORNERS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """What a request asks for.
+    """A request's fields and prompts.
 
     Attributes:
         texts: the prompts; an object's `target` is an index of it.
@@ -78,12 +78,12 @@ async def concept_segment(request: Request) -> Response:
 
 
 def without_duplicates(found: list[SegmentedObject], max_iou: float, space: Space) -> list[SegmentedObject]:
-    """The objects, without those whose mask overlaps a better one's by more than this IoU; in the order they had.
+    """Removes objects whose mask overlaps a better one's by more than this IoU; keeps the order.
 
     Args:
         found: objects with masks.
         max_iou: in [0, 1].
-        space: in whose pixels the masks are compared.
+        space: masks are compared in its pixels.
     """
     by_score = sorted(range(len(found)), key=lambda index: -found[index].score)
     masks = [_run_lengths(found[index], space).model_dump() for index in by_score]
@@ -96,7 +96,7 @@ def without_duplicates(found: list[SegmentedObject], max_iou: float, space: Spac
 
 
 def whole_pixels(ring: Ring, space: Space) -> list[tuple[int, int]]:
-    """The outline through the centres of the outermost pixels, which is how OpenCV fills it; its end is left open."""
+    """Returns the open outline through the centres of the outermost pixels, as OpenCV fills polygons."""
     corners = [
         (min(max(round(x - 0.5), 0), space.width - 1), min(max(round(y - 0.5), 0), space.height - 1))
         for x, y in ring[:-1]
@@ -184,7 +184,7 @@ def _encode(call: Call, concept: Concept, segmentation: Segmentation) -> str:
 
 
 def _prediction(found: SegmentedObject, space: Space, mask_format: Literal["polygon", "rle"]) -> Prediction | None:
-    """None for an object whose mask is empty."""
+    """Returns None for an object with an empty mask."""
     if mask_format == "rle":
         run_lengths = _run_lengths(found, space)
         is_empty = pycocotools.mask.area(run_lengths.model_dump()) == 0

@@ -1,4 +1,4 @@
-"""Asks for the targets of a dialect's request, however many they are."""
+"""Asks for any number of targets of a dialect's request."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +15,10 @@ JOINER: Final = f" {TARGET_SEPARATOR} "
 
 
 async def ask_targets(call: Call, targets: Sequence[str], image: EncodedImage, *, model_id: str | None) -> Segmentation:
-    """One answer to all targets; each object's `target` is its index in `targets`.
+    """Returns one answer to all targets; each object's `target` is its index in `targets`.
 
-    Up to eight targets are one call of Triton. Further ones follow one call after another, which costs less than the
-    first: the server keeps the image's features.
+    Up to eight targets are one request to Triton. Further targets follow in later requests, which cost less, since the
+    server keeps the image's features.
 
     Args:
         call: the request.
@@ -33,7 +33,7 @@ async def ask_targets(call: Call, targets: Sequence[str], image: EncodedImage, *
         message = f"there are {len(targets)} prompts; send 1 to {MAX_TARGETS_OF_A_REQUEST}"
         raise ApiError("invalid_prompt", message)
     images = [image]
-    del image  # so that the last call can give it up
+    del image  # so that the last request can free it
     answers: list[Segmentation] = []
     for start in range(0, len(targets), MAX_TARGETS):
         batch = targets[start : start + MAX_TARGETS]
@@ -52,7 +52,7 @@ async def ask_targets(call: Call, targets: Sequence[str], image: EncodedImage, *
 
 
 def _with_targets_from(start: int, answer: Segmentation) -> Segmentation:
-    """The answer with its targets counted from `start`."""
+    """Returns the answer with its targets counted from `start`."""
     if start == 0:
         return answer
     return replace(answer, objects=[replace(found, target=found.target + start) for found in answer.objects])

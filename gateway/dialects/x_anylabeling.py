@@ -1,7 +1,7 @@
-"""X-AnyLabeling's remote server: what its desktop client asks (X-AnyLabeling-Server 70599dc, client 87da339).
+"""X-AnyLabeling's remote-server protocol (X-AnyLabeling-Server 70599dc, client 87da339).
 
-The client reads only an answer's `data`. Where there is none, as at any other status, it removes the shapes that the
-picture had. Every error therefore has status 200, and `data` that leaves the picture as it is.
+The client reads only an answer's `data`. Without it, as with any other status, it removes the picture's shapes. So
+every error has status 200, and `data` that leaves the picture unchanged.
 """
 
 import re
@@ -44,7 +44,7 @@ from gateway.settings import Settings
 SEPARATORS: Final = re.compile(rf"[,.{TARGET_SEPARATOR}\n]")
 SCORE_DECIMALS: Final = 4
 
-# The original's names, where it has one; other codes are the gateway's in capitals.
+# The original server's names; other codes are the gateway's in capitals.
 _ORIGINAL_CODES: Final = {
     "invalid_image": "INVALID_IMAGE",
     "invalid_url": "INVALID_IMAGE",
@@ -65,7 +65,7 @@ class XAnyLabelingRoute(APIRoute):
     """Answers errors in this protocol's shape."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The route's handler, with its errors answered."""
+        """Returns the route's handler, which also answers errors."""
         serve = super().get_route_handler()
 
         async def serve_or_explain(request: Request) -> Response:
@@ -114,13 +114,13 @@ async def predict(request: Request) -> Response:
 
 
 def split_prompts(text: str) -> list[str]:
-    """The prompts in a text, each once, in its order."""
+    """Returns the distinct prompts of a text, in order."""
     prompts = (prompt.strip() for prompt in SEPARATORS.split(text))
     return list(dict.fromkeys(prompt for prompt in prompts if prompt))
 
 
 def shape_of(found: SegmentedObject, label: str, space: Space, *, rectangles: bool, epsilon_factor: float) -> Shape:
-    """An object's largest outline, or its box where rectangles are asked for or there is no outline."""
+    """Returns an object's largest outline; its box if rectangles are asked for or there is no outline."""
     rings = [] if rectangles else encode_mask(found, "polygon", space)
     assert rings is None or isinstance(rings, list)
     ring = largest_ring(rings or [])

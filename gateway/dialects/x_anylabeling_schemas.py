@@ -23,7 +23,7 @@ _PLACEHOLDER: Final = "cat, left wheel"
 
 
 class PredictParams(BaseModel):
-    """What the client's widgets are set to; further ones, of other models, are ignored."""
+    """The values of the client's widgets; widgets of other models are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -50,7 +50,7 @@ class PredictRequest(BaseModel):
 
 
 class Shape(BaseModel):
-    """One object, as the client's label files have it."""
+    """One object in the format of the client's label files."""
 
     label: Annotated[str, Field(description="The prompt that it answers, as it was written.")]
     shape_type: Literal["polygon", "rectangle"]
@@ -69,7 +69,7 @@ class Shape(BaseModel):
 
 
 class Shapes(BaseModel):
-    """What the client puts into the picture."""
+    """The shapes for the client's picture."""
 
     shapes: list[Shape] = []
     description: str = ""
@@ -93,7 +93,7 @@ class Problem(BaseModel):
 
 
 class Failure(BaseModel):
-    """An error; its data leaves the client's picture as it is."""
+    """An error; its data leaves the client's picture unchanged."""
 
     success: Literal[False] = False
     error: Problem
@@ -101,7 +101,7 @@ class Failure(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """What the client shows of a model."""
+    """A model in the client's list."""
 
     display_name: str
     batch_processing_mode: Annotated[str, Field(description="The client asks for a text, and sends it with each file.")]

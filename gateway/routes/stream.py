@@ -1,4 +1,4 @@
-"""POST /segment/stream: the answer to /segment in pieces, each target's objects when that target is decoded.
+"""POST /segment/stream: the answer to /segment in parts; each target's objects are sent when the target is decoded.
 
 accepted   {"request_id", "targets"}     the names of the prompt's targets
 object     {"target", "object"}          an entry of /segment's `masks`, and the index of its target
@@ -28,7 +28,7 @@ from gateway.inputs.read import EncodedImage, SegmentInput
 from gateway.routes.segment import image_of, question_of, receive
 from gateway.triton.client import ANSWER_GRACE_S
 
-BEGIN_AFTER_S: Final = 0.25  # what Triton refuses, it refuses sooner: the refusal then has its own HTTP status
+BEGIN_AFTER_S: Final = 0.25  # Triton's refusals usually come sooner, so they keep their own HTTP status
 COMMENT_EVERY_S: Final = 5.0
 LAST_SENDING_S: Final = 1.0  # for the objects of answers that come at the last moment
 
@@ -54,9 +54,9 @@ async def stream(request: Request) -> Response:
 
 
 class StreamedAnswer(Response):
-    """Asks for each target alone, all at once, and sends the answers in the order in which they come.
+    """Sends one request per target, all at once, and sends the answers in the order of arrival.
 
-    An error before the first event is raised, and becomes an ordinary answer; later ones become the last event.
+    An error before the first event becomes an ordinary answer; a later one becomes the last event.
     """
 
     def __init__(self, call: Call, received: SegmentInput) -> None:
@@ -69,7 +69,7 @@ class StreamedAnswer(Response):
         self._failures: dict[int, ApiError] = {}  # by target's number
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Sends the answer; the last event is sent outside of the request's place, as other answers are."""
+        """Sends the answer. Like other answers, the last event is sent after the request's place is free."""
         accepted = {
             "request_id": self._call.record.request_id,
             "targets": [target.target for target in self._targets],
@@ -103,7 +103,7 @@ class StreamedAnswer(Response):
         return await call.in_encoder(self._encode_done)
 
     async def _answer_target(self, number: int, images: list[EncodedImage], stream: EventStream) -> None:
-        """Takes one reference to the image, so that the last of them goes when all requests are serialised."""
+        """Asks for one target. Takes one reference to the image; it is freed when all requests are serialised."""
         question = replace(question_of(self._form), prompt=self._targets[number].prompt)
         try:
             part = await self._call.ask(question, images.pop())
@@ -141,7 +141,7 @@ class StreamedAnswer(Response):
         return encode_event("done", response.model_dump_json(exclude={"masks"}))
 
     def _whole(self) -> Segmentation:
-        """The answer to the whole prompt, as the engine gives it: a target that failed does not lose the others."""
+        """Returns the answer to the whole prompt as the engine builds it: a failed target does not lose the others."""
         return joined([self._parts.get(number) or self._unanswered(number) for number in range(len(self._targets))])
 
     def _unanswered(self, number: int) -> Segmentation:
@@ -156,7 +156,7 @@ class StreamedAnswer(Response):
 
 
 async def _keep_alive(stream: EventStream) -> None:
-    """Begins the answer where no target is decoded soon, and sends comments while nothing else may be sent."""
+    """Begins the answer if no target is decoded soon, and sends comments meanwhile."""
     await anyio.sleep(BEGIN_AFTER_S)
     await stream.begin()
     while True:
@@ -165,7 +165,7 @@ async def _keep_alive(stream: EventStream) -> None:
 
 
 async def _all_of(works: Iterable[Work], *, beside: Work) -> None:
-    """Does several works at once, and one beside them until they are done. The first error ends all, and is raised."""
+    """Runs several works at once, and `beside` until they are done. The first error cancels all and is raised."""
     errors: list[Exception] = []
 
     async def run(work: Work) -> None:

@@ -1,1 +1,1 @@
-"""What Triton is asked, and what it answers."""
+"""The interface to Triton: requests, answers, replicas, and the list of models."""

@@ -1,4 +1,4 @@
-"""What is asked of Triton at most once a second, however many callers want to know."""
+"""Probes of Triton that run at most once a second, for any number of callers."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Cached(Generic[T]):
-    """Keeps the answer of a probe for a second. A probe that raises is asked again by the next caller."""
+    """Keeps a probe's answer for a second. After an exception the next caller probes again."""
 
     def __init__(self, probe: Callable[[], Awaitable[T]]) -> None:
         self._probe = probe
@@ -20,7 +20,7 @@ class Cached(Generic[T]):
         self._asked_at = float("-inf")
 
     async def get(self) -> T:
-        """The probe's newest answer, at most a second old."""
+        """Returns the probe's answer, at most a second old."""
         async with self._lock:
             if self._answer is None or time.monotonic() - self._asked_at >= CACHED_S:
                 self._answer = await self._probe()

@@ -21,7 +21,7 @@ from gateway.version import VERSION
 
 INFER: Final = "/inference.GRPCInferenceService/ModelInfer"
 MODELS: Final = ("paligemma", "token_parser", "mask_decoder", "segment")
-ANSWER_GRACE_S: Final = 2.0  # Triton keeps the deadline itself; this is for its answer to arrive
+ANSWER_GRACE_S: Final = 2.0  # Triton keeps the deadline itself; this is time for its answer to arrive
 READY_TIMEOUT_S: Final = 2.0
 UNAVAILABLE: Final = "the model server cannot be reached; try again later"
 
@@ -29,7 +29,7 @@ _CODED_MESSAGE: Final = re.compile(r"\[([a-z_]+)\] (.*)", re.DOTALL)
 
 
 class Health(Enum):
-    """What a server says when it is asked for its models."""
+    """A server's state, from a readiness probe of its models."""
 
     READY = "ready"
     NOT_READY = "not ready"
@@ -38,7 +38,7 @@ class Health(Enum):
 
 
 class ReplicaFault(ApiError):
-    """A fault of the server that was asked and not of the request: another server may well answer."""
+    """A fault of the server, not of the request: another server may answer."""
 
 
 class TritonSegmenter:
@@ -49,9 +49,9 @@ class TritonSegmenter:
 
         Args:
             url: host and port.
-            keepalive_s: so long a Triton with requests may be silent before it is pinged, and the ping unanswered
-                before those requests fail.
-            traced: passes the trace of the request that is being served on to Triton.
+            keepalive_s: Triton is pinged after this silence while requests run; they fail if the ping is unanswered for
+                as long again.
+            traced: whether trace headers are passed on to Triton.
         """
         options = _channel_options(keepalive_s)
         self._client = grpcclient.InferenceServerClient(url, channel_args=options)
@@ -65,11 +65,11 @@ class TritonSegmenter:
         await self._client.close()
 
     async def is_ready(self) -> bool:
-        """Whether every model of the server is ready."""
+        """Whether all models of the server are ready."""
         return await self.health() is Health.READY
 
     async def health(self) -> Health:
-        """Asks for every model of the server; takes READY_TIMEOUT_S at most."""
+        """Probes all models of the server; takes at most READY_TIMEOUT_S."""
         probes = (self._client.is_model_ready(name, client_timeout=READY_TIMEOUT_S) for name in MODELS)
         try:
             return Health.READY if all(await asyncio.gather(*probes)) else Health.NOT_READY
@@ -78,7 +78,7 @@ class TritonSegmenter:
             return Health.SILENT if silent else Health.UNREACHABLE
 
     async def version(self) -> Version:
-        """The gateway's version, and the server's where it answers."""
+        """Returns the gateway's version, and the server's if it answers."""
         try:
             metadata = await self._client.get_server_metadata(client_timeout=READY_TIMEOUT_S)
         except InferenceServerException:
@@ -86,7 +86,7 @@ class TritonSegmenter:
         return Version(version=VERSION, triton=metadata.version)
 
     async def segment(self, request: SerializedRequest, *, timeout_s: float) -> Segmentation:
-        """The answer to a serialised request; raises ApiError where there is none."""
+        """Returns the answer to a serialised request; raises ApiError if there is none."""
         trace_headers: dict[str, str] = {}
         if self._traced:
             propagate.inject(trace_headers)
@@ -100,21 +100,24 @@ class TritonSegmenter:
 
 
 def _channel_options(keepalive_s: float) -> list[tuple[str, int]]:
-    """gRPC's options. Given any, tritonclient leaves its own ones out, so the bounds on messages stand here, too."""
+    """Returns gRPC's options. They replace tritonclient's own, so they include its message limits."""
     keepalive_ms = math.ceil(keepalive_s * 1e3)
     return [
         ("grpc.max_send_message_length", grpcclient.MAX_GRPC_MESSAGE_SIZE),
         ("grpc.max_receive_message_length", grpcclient.MAX_GRPC_MESSAGE_SIZE),
-        # Proxies of the environment lead to the web; Triton is a part of this service.
+        # Proxies of the environment are for the web; Triton is part of this service.
         ("grpc.enable_http_proxy", 0),
-        # Otherwise a Triton that hangs, or whose host is gone, is noticed at the requests' deadlines. The bound on
-        # pings without data is lifted, since nothing is sent while a long request runs.
+        # Otherwise a Triton that hangs, or a lost host, is noticed only at the requests' deadlines. Pings without data
+        # are not limited, since nothing is sent while a long request runs.
         ("grpc.keepalive_time_ms", keepalive_ms),
         ("grpc.keepalive_timeout_ms", keepalive_ms),
-        ("grpc.http2.ping_timeout_ms", keepalive_ms),  # of gRPC's own pings, which stand in for those where one is out
+        (
+            "grpc.http2.ping_timeout_ms",
+            keepalive_ms,
+        ),  # for gRPC's own pings, which replace those while one is unanswered
         ("grpc.http2.max_pings_without_data", 0),
-        # A connection that is accepted and then silent is given up as soon (gRPC's own: 20 s); and a Triton that was
-        # started again is found at once (gRPC's own: up to two minutes between attempts).
+        # A connection that is accepted and then silent is dropped as soon (gRPC's default: 20 s). A restarted Triton is
+        # found at once (gRPC's default: up to two minutes between attempts).
         ("grpc.min_reconnect_backoff_ms", keepalive_ms),
         ("grpc.initial_reconnect_backoff_ms", 250),
         ("grpc.max_reconnect_backoff_ms", 1000),
@@ -147,7 +150,7 @@ def _read(result: Any) -> Segmentation:
 
 
 def _api_error(error: InferenceServerException) -> ApiError:
-    """Triton's messages start with our `[code]` where the fault is the request's; others are Triton's own."""
+    """Returns our error for Triton's. Errors of our models start with `[code]`; others are Triton's own."""
     coded = _CODED_MESSAGE.search(error.message() or "")
     if coded is not None and coded[1] in STATUS_OF_CODE:
         is_stopping = coded[1] == "unavailable"

@@ -1,4 +1,4 @@
-"""Which models can be asked for, and which are in memory: the engines say so in Triton's metrics."""
+"""The models that requests can name, and those in memory, from the engines' metrics."""
 
 import asyncio
 import math
@@ -26,12 +26,12 @@ MAX_RETRY_AFTER_S: Final = 120
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """What the engines say of models.
+    """The engines' gauges about models.
 
     Attributes:
-        loaded: ids of those in memory, whichever engine has them.
-        loading: ids of those being fetched or loaded.
-        load_s: how long the longest of the engines' last loads took; 0 before the first.
+        loaded: ids of models in memory, of all engines.
+        loading: ids of models being downloaded or loaded.
+        load_s: the longest of the engines' last load times; 0 before the first.
     """
 
     loaded: frozenset[str]
@@ -43,11 +43,11 @@ class ModelCatalog:
     """Reads the engines' gauges; one for the whole application."""
 
     def __init__(self, settings: Settings, urls: Callable[[], Sequence[str]] | None = None) -> None:
-        """Takes where the gauges are.
+        """Takes the gauges' URLs.
 
         Args:
-            settings: of the gateway.
-            urls: the metrics of the replicas of this moment; None for those of the settings.
+            settings: the gateway's settings.
+            urls: returns the present replicas' metrics URLs; None for those of the settings.
         """
         self._settings = settings
         self._urls = urls or (lambda: settings.triton_metrics_urls)
@@ -59,7 +59,7 @@ class ModelCatalog:
         await self._client.aclose()
 
     async def read(self) -> Models:
-        """The models at this moment; raises ApiError where Triton does not say."""
+        """Returns the present models; raises ApiError if no Triton answers."""
         gauges = await self._ask()
         return Models(
             default=self._settings.model_id,
@@ -69,11 +69,11 @@ class ModelCatalog:
         )
 
     async def retry_after_s(self, waited_s: float, deadline: Deadline) -> int:
-        """When a request that was told `loading` may find its model: the rest of a load as long as the last one.
+        """Returns when a request that got `loading` may find its model, if this load takes as long as the last one.
 
         Args:
-            waited_s: how long the request waited; the load has been going on for at least as long.
-            deadline: the request's, until which the server may take to say.
+            waited_s: how long the request waited; the load has taken at least as long.
+            deadline: the request's, which also limits this call.
         """
         try:
             async with asyncio.timeout(deadline.remaining_s()):
@@ -89,7 +89,7 @@ class ModelCatalog:
         return min(MAX_RETRY_AFTER_S, max(MIN_RETRY_AFTER_S, math.ceil(remaining_s)))
 
     async def _ask(self) -> Gauges:
-        """What the replicas that answer say together; raises ApiError where none does."""
+        """Merges the gauges of all replicas that answer; raises ApiError if none does."""
         said = await asyncio.gather(*(self._ask_one(url) for url in self._urls()))
         answers = [gauges for gauges in said if isinstance(gauges, Gauges)]
         if not answers:
@@ -103,7 +103,7 @@ class ModelCatalog:
         )
 
     async def _ask_one(self, url: str) -> Gauges | Exception:
-        """One replica's gauges, or why there are none."""
+        """Returns a replica's gauges, or the error."""
         try:
             response = await self._client.get(url)
             response.raise_for_status()
@@ -113,7 +113,7 @@ class ModelCatalog:
 
 
 def _read_gauges(text: str) -> Gauges:
-    """Raises ValueError for what is no metrics text."""
+    """Raises ValueError if the text is not in the metrics format."""
     samples = {family.name: family.samples for family in text_string_to_metric_families(text)}
 
     def model_ids(name: str) -> frozenset[str]:

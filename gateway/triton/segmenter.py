@@ -1,4 +1,4 @@
-"""What answers requests: one Triton, or a pool of replicas."""
+"""The segmenter: one Triton, or a pool of replicas."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,21 +20,21 @@ from gateway.watching.replica_metrics import ReplicaMetrics
 
 
 class Segmenter(Protocol):
-    """Asks Triton, wherever it is."""
+    """Sends requests to Triton."""
 
     async def segment(self, request: SerializedRequest, *, timeout_s: float) -> Segmentation:
-        """The answer to a serialised request; raises ApiError where there is none."""
+        """Returns the answer to a serialised request; raises ApiError if there is none."""
 
     async def is_ready(self) -> bool:
         """Whether requests can be served."""
 
     async def version(self) -> Version:
-        """The gateway's version, and a server's where one answers."""
+        """Returns the gateway's version, and a server's if one answers."""
 
 
 @asynccontextmanager
 async def running_segmenter(settings: Settings, metrics: ReplicaMetrics) -> AsyncIterator[Segmenter]:
-    """What the settings ask for, connected; closed when the context ends. A single address has no pool around it."""
+    """Connects to the settings' replicas until the context ends. A single address needs no pool."""
     connect = partial(TritonSegmenter, keepalive_s=settings.triton_keepalive_s, traced=settings.traces == "on")
     targets = settings.triton_targets
     if isinstance(targets, ServiceName):
@@ -55,7 +55,7 @@ async def running_segmenter(settings: Settings, metrics: ReplicaMetrics) -> Asyn
 
 
 def metrics_urls(settings: Settings, segmenter: Segmenter) -> tuple[str, ...]:
-    """Where the Tritons' metrics are: as set, or at the addresses of the replicas where those are followed."""
+    """Returns the metrics URLs: the settings', or those of the present replicas if a name is followed."""
     if not (isinstance(segmenter, ReplicaPool) and isinstance(settings.triton_targets, ServiceName)):
         return settings.triton_metrics_urls
     url = urlsplit(settings.triton_metrics_url)

@@ -1,8 +1,8 @@
-"""Requests as Triton's gRPC has them, with an image copied once.
+"""Serialises requests for Triton's gRPC, copying the image once.
 
-tritonclient holds an image four times while its answer is awaited: as an array's item, as a tensor's bytes, in the
-message, and in the serialised message. Here the message is serialised without the image, which is then put behind it:
-in protobuf's encoding, fields may come in any order, and repeated ones in pieces.
+tritonclient holds four copies of an image while it waits: an array's item, a tensor's bytes, the message, and the
+serialised message. Here the message is serialised without the image, which is appended: in protobuf's encoding, fields
+may come in any order, and repeated fields in pieces.
 """
 
 import struct
@@ -36,14 +36,14 @@ _SAMPLE_BYTES: Final = 65_536  # of an image's end; with its length they tell im
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentRequest:
-    """What Triton is asked.
+    """A request to `segment`.
 
     Attributes:
         image: an encoded image file.
         prompt: with its task word.
         model_id: None for the default.
         max_new_tokens: None for the default.
-        timeout_s: how long the answer may take.
+        timeout_s: time limit for the answer.
         request_id: for the logs of both sides.
     """
 
@@ -57,11 +57,11 @@ class SegmentRequest:
 
 @dataclass(frozen=True, slots=True)
 class SerializedRequest:
-    """A request that can be sent, with what the choice of a replica depends on.
+    """A serialised request, with the properties that decide its replica.
 
     Attributes:
         message: a ModelInferRequest of `segment`.
-        picture: equal for equal images; from an image's length and its end, which tell images apart.
+        picture: a digest of the image's length and its end; equal for equal images.
         names_model: whether the request names a model, which may have to be loaded first.
         request_id: as in the message; the targets of a stream are requests with the same id.
     """

@@ -1,4 +1,4 @@
-"""What Prometheus may ask of the replicas; there are none of these series where the gateway has one Triton."""
+"""Metrics of the replicas. A gateway with a single Triton has none of these series."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -21,11 +21,11 @@ class ReplicaMetrics:
         self._families = (self.in_rotation, self.outstanding, self.picked, self.failed, self.ejected)
 
     def add(self, replica: str) -> None:
-        """A replica has come: its series begin at 0."""
+        """Adds a replica: its series begin at 0."""
         for family in self._families:
             family.labels(replica)
 
     def forget(self, replica: str) -> None:
-        """A replica has gone for good: addresses of pods do not come back."""
+        """Removes the series of a replica that is gone."""
         for family in self._families:
             family.remove(replica)

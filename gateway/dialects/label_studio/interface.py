@@ -1,4 +1,4 @@
-"""Reads a labelling interface: the XML in which a Label Studio project says what is labelled, and how."""
+"""Reads a project's labelling interface, which is XML."""
 
 import math
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ class Label:
     """A label that regions can have.
 
     Attributes:
-        name: as regions have it: its alias, else its value.
-        targets: what is asked for to find it.
+        name: its name in regions: the alias, else the value.
+        targets: the prompts that find it.
     """
 
     name: str
@@ -27,12 +27,12 @@ class Label:
 
 @dataclass(slots=True)
 class Control:
-    """A tag that makes regions on the image.
+    """A tag for regions on the image.
 
     Attributes:
         name: of the tag.
         kind: its type of region; one of KINDS.
-        image: name of the image tag that it is for.
+        image: name of its image tag.
         min_score: regions with a lower box score are left out.
         labels: in the order of the interface.
     """
@@ -44,11 +44,11 @@ class Control:
     labels: list[Label] = field(default_factory=list)
 
     def label_of(self, target: str) -> str | None:
-        """The label that a target was asked for; None for none."""
+        """Returns the label of a target; None if there is none."""
         return next((label.name for label in self.labels if target in label.targets), None)
 
     def label_named(self, words: str) -> str:
-        """The label that a user's words mean: the one of that name or target, else the first."""
+        """Returns the label for a user's words: the one with that name or target, else the first."""
         wanted = words.casefold()
         known = (label.name for label in self.labels if wanted in map(str.casefold, (label.name, *label.targets)))
         return next(known, self.labels[0].name)
@@ -56,7 +56,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """What is labelled, and how.
+    """A labelling interface.
 
     Attributes:
         image_name: name of the image's tag.
@@ -70,7 +70,7 @@ class Interface:
 
     @property
     def targets(self) -> list[str]:
-        """Everything that the labels ask for, each once."""
+        """Returns the distinct targets of all labels."""
         asked = (target for control in self.controls for label in control.labels for target in label.targets)
         return list(dict.fromkeys(asked))
 
@@ -92,19 +92,19 @@ def read_interface(xml: str) -> Interface:
 
 
 def split_targets(words: str) -> tuple[str, ...]:
-    """What a user's words ask for; they may start with the task's word, and be several, separated by `;`."""
+    """Returns the targets in a user's words, which may start with the task word; several are separated by `;`."""
     task, _, rest = words.strip().partition(" ")
     asked = (rest if task.lower() == DEFAULT_TASK and rest else words).split(TARGET_SEPARATOR)
     return tuple(dict.fromkeys(" ".join(target.split()) for target in asked if target.strip()))
 
 
 class _Reader:
-    """Collects images and controls from the XML. It has no use for a DOCTYPE, whose entities can be made to grow."""
+    """Collects images and controls from the XML. Refuses a DOCTYPE, whose entities could grow without limit."""
 
     def __init__(self) -> None:
         self.images: dict[str, str] = {}
         self.controls: list[Control] = []
-        self._open: list[Control | None] = []  # of each open tag, the control that it is or is in
+        self._open: list[Control | None] = []  # for each open tag, the control that it is or is in
 
     def read(self, xml: str) -> None:
         parser = expat.ParserCreate("utf-8")

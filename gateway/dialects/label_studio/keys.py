@@ -1,7 +1,7 @@
-"""The key with which Label Studio's images are fetched.
+"""The key for Label Studio's images.
 
-Label Studio has two kinds: legacy tokens, which go into a header as they are, and personal access tokens, JSON web
-tokens that are exchanged for one that lasts minutes.
+Label Studio has two kinds: legacy tokens, which are sent unchanged, and personal access tokens: JSON web tokens that
+are exchanged for one that is valid for minutes.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from gateway.settings import Settings, header_key
 JWT_PARTS: Final = 3
 REFRESH_PATH: Final = "/api/token/refresh/"  # without the slash it would be redirected, and a redirect loses the body
 REFRESH_TIMEOUT_S: Final = 5.0
-FAILURE_LASTS_S: Final = 5.0  # a key that was not exchanged is not tried again so soon, however many tasks need it
+FAILURE_LASTS_S: Final = 5.0  # after a failed exchange the next try waits, however many tasks need the key
 EARLY_S: Final = 30.0  # a token is renewed so long before it expires; clocks may differ, and fetching takes time
 
 
@@ -26,7 +26,7 @@ class LabelStudioKey:
     """The operator's key; one for the whole application."""
 
     def __init__(self, settings: Settings) -> None:
-        """Reads nothing yet: a file may be replaced while the gateway runs."""
+        """Reads nothing yet, since the file may be replaced while the gateway runs."""
         self._url = settings.label_studio_url
         self._key = settings.label_studio_api_key
         self._file = settings.label_studio_api_key_file
@@ -38,7 +38,7 @@ class LabelStudioKey:
         self._failed_at = 0.0
 
     async def authorization(self) -> str:
-        """The header for a request to Label Studio; raises ApiError if there is no key, or none that it takes."""
+        """Returns the header for a request to Label Studio; raises ApiError without a valid key."""
         key = self._read()
         kind = _claims(key).get("token_type")
         if kind is None:
@@ -63,7 +63,7 @@ class LabelStudioKey:
             return header_key(self._file.read_text(encoding="utf-8"))
         except OSError as error:
             raise ApiError("fetch_failed", "LABEL_STUDIO_API_KEY_FILE cannot be read") from error
-        except ValueError:  # `from None`: nothing of the file in the log
+        except ValueError:  # `from None` keeps the file's content out of the log
             message = "LABEL_STUDIO_API_KEY_FILE does not hold one line of printable ASCII characters"
             raise ApiError("fetch_failed", message) from None
 
@@ -85,7 +85,7 @@ def _not_exchanged() -> ApiError:
 
 
 def _claims(token: str) -> dict[str, Any]:
-    """What a JSON web token says, unverified; empty for what is none."""
+    """Returns the claims of a JSON web token, unverified; empty if it is not one."""
     parts = token.split(".")
     if len(parts) != JWT_PARTS:
         return {}

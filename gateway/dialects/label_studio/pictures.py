@@ -1,4 +1,4 @@
-"""Where a task's picture is, and how it is fetched."""
+"""Finds and fetches the pictures of tasks."""
 
 import asyncio
 import base64
@@ -17,15 +17,15 @@ from gateway.inputs.read import EncodedImage, read_image_text
 from gateway.settings import Settings
 from gateway.watching.metrics import Metrics
 
-STORAGE_SCHEMES: Final = ("s3", "gs", "azure-blob")  # Label Studio knows how to get at them
-# Where Label Studio has files. Its key is sent there only, so that no task's data can use it for something else.
+STORAGE_SCHEMES: Final = ("s3", "gs", "azure-blob")  # Label Studio has the access to them
+# Paths of Label Studio's files. The key is sent only there, so that a task's data cannot use it for other paths.
 FILE_PATHS: Final = ("/data/", "/storage-data/", "/tasks/")
 
 
 class Pictures:
     """Fetches the pictures of tasks; one for the whole application.
 
-    Label Studio itself may have any address, and gets the key; other servers are fetched from as for /segment.
+    Label Studio may have any address, and receives the key. For other servers the rules of /segment hold.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -44,15 +44,15 @@ class Pictures:
         )
 
     async def fetch(self, call: Call, value: Any, task_id: int) -> EncodedImage:
-        """The picture that a task's data names.
+        """Returns the picture that a task's data names.
 
         Args:
             call: the task's own; its share of the byte budget grows with the picture.
             value: a path or URL of Label Studio, a URL of a cloud's storage, an http, https or data: URL.
-            task_id: for storage that Label Studio reads for us.
+            task_id: for cloud storage, which Label Studio reads.
 
         Raises:
-            ApiError: it cannot be had.
+            ApiError: it cannot be fetched.
         """
         if not isinstance(value, str) or not value:
             raise ApiError("missing_image", "the task's data has no picture under the name in the labelling interface")
@@ -62,7 +62,9 @@ class Pictures:
         parsed = parse_url(url)
         if Origin.of(parsed) != self._origin:
             return await self._fetch_elsewhere(call, url)
-        if "\\" in parsed.path or ".." in parsed.path.split("/"):  # decoded: it is somewhere else than it looks
+        if "\\" in parsed.path or ".." in parsed.path.split(
+            "/"
+        ):  # checked after decoding: an encoded path may lead elsewhere
             raise ApiError("invalid_url", "the picture's path has a backslash or .. in it")
         path = parsed.path.removeprefix(urlsplit(self._site).path)
         authorization = await self._authorization(call) if path.startswith(FILE_PATHS) else None
@@ -75,7 +77,7 @@ class Pictures:
             )
 
     async def _fetch_elsewhere(self, call: Call, url: str) -> EncodedImage:
-        if call.services.fetcher is None:  # no fault of the task's, which may be asked for again
+        if call.services.fetcher is None:  # not the task's fault, so it may be asked for again
             raise ApiError("fetch_failed", "the picture is not in Label Studio, and URL_FETCH is off")
         return await call.fetch(url)
 
@@ -87,7 +89,7 @@ class Pictures:
             raise time_is_up() from error
 
     def locate(self, value: str, task_id: int) -> str:
-        """The URL of a picture, from what the task's data says."""
+        """Returns the URL of a picture from the task's data."""
         if value.partition(":")[0] in STORAGE_SCHEMES:
             encoded = base64.urlsafe_b64encode(value.encode(errors="replace")).decode("ascii")
             return f"{self._site}/tasks/{task_id}/presign/?fileuri={encoded}"
@@ -95,5 +97,5 @@ class Pictures:
             return f"{self._site}/data/{value}"
         if not value.startswith("/"):
             return value
-        prefix = urlsplit(self._site).path  # where Label Studio is not at its server's root
+        prefix = urlsplit(self._site).path  # if Label Studio is not at the server's root
         return f"{self._site}{value.removeprefix(prefix)}"

@@ -1,7 +1,7 @@
-"""Predictions for many tasks at once, within the time that Label Studio waits.
+"""Predictions for many tasks at once, within Label Studio's time limit.
 
-Label Studio takes one entry for each task, in their order. It stores an entry with a `result`, even an empty one, and
-does not ask for that task again. An entry without one is passed over: the next request has that task again.
+Label Studio needs one entry for each task, in order. It stores an entry with a `result`, even an empty one, and does
+not ask for that task again. It ignores an entry without a `result`, and asks for that task again.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ from gateway.inputs.prompts import DEFAULT_TASK, MAX_TARGETS, TARGET_SEPARATOR
 from gateway.inputs.read import EncodedImage
 from gateway.settings import Settings
 
-MAX_TASKS_AT_ONCE: Final = 16  # of one request; each takes a place for requests while it is asked
-FIRST_PAUSE_S: Final = 0.25  # before another try; doubled up to the longest
+MAX_TASKS_AT_ONCE: Final = 16  # of one request; each takes one of the gateway's places
+FIRST_PAUSE_S: Final = 0.25  # pause before another try; doubled up to the longest
 LONGEST_PAUSE_S: Final = 4.0
 PASSING_CODES: Final = frozenset({"loading", "overloaded", "unavailable", "lookup_failed"})  # worth another try
 PICTURE_CODES: Final = frozenset(
@@ -45,9 +45,9 @@ class Predictor:
     """Answers one request of Label Studio.
 
     Attributes:
-        call: the request; its deadline holds for all tasks together.
-        model_version: what Label Studio files predictions under.
-        typed: what a user typed, for interactive requests; empty to ask for the interface's labels.
+        call: the request; its deadline is for all tasks together.
+        model_version: Label Studio's name for these predictions.
+        typed: a user's prompt in interactive requests; empty to ask for the interface's labels.
     """
 
     call: Call
@@ -57,14 +57,14 @@ class Predictor:
     typed: str
 
     async def predict(self, tasks: list[Task]) -> list[bytes]:
-        """One entry for each task as JSON, in their order, whatever happens."""
+        """Returns one JSON entry for each task, in order, whatever happens."""
         entries = [b""] * len(tasks)
         waiting = iter(range(len(tasks)))  # each worker takes the next
         self.call.record.sizes.update(tasks=len(tasks), failed_tasks=0)
 
         async def work() -> None:
             for index in waiting:
-                await anyio.lowlevel.checkpoint()  # when the time is up, the others wait for nothing
+                await anyio.lowlevel.checkpoint()  # after the deadline the others end at once
                 with self.call.share.part() as share:
                     entries[index] = await self._entry(replace(self.call, share=share), tasks[index])
 
@@ -83,7 +83,7 @@ class Predictor:
         except ApiError as error:
             self._note_failure(task, error.code, error.detail, cause_of(error))
             return _encoded(self._of([]) if error.code in PICTURE_CODES else self._unanswered())
-        except Exception as error:  # one task's failure is not the others'
+        except Exception as error:  # a failed task does not affect the others
             self._note_failure(task, "internal", "the task failed", repr(error))
             return _encoded(self._unanswered())
 
@@ -96,7 +96,7 @@ class Predictor:
         return self._of(regions)
 
     async def _found(self, call: Call, targets: list[str], image: EncodedImage) -> list[Region]:
-        """The regions of what one prompt can ask for."""
+        """Returns the regions for one prompt's targets."""
         segmentation = await _persistently(call, lambda: self._ask(call, targets, image))
         return await call.in_encoder(lambda: self._regions(call, targets, segmentation))
 
@@ -143,7 +143,7 @@ class Predictor:
 
 
 def most_at_once(settings: Settings) -> int:
-    """How many tasks of one request are asked at the same time: at most half of the places are theirs."""
+    """Number of one request's tasks that run at the same time: at most half of the gateway's places."""
     return max(1, min(MAX_TASKS_AT_ONCE, settings.max_concurrent_requests // 2))
 
 
@@ -152,7 +152,7 @@ def _encoded(prediction: Prediction) -> bytes:
 
 
 async def _persistently(call: Call, work: Callable[[], Awaitable[T]]) -> T:
-    """Does the work; again while the service is loading or full, as long as the call has time."""
+    """Does the work; tries again while the service is loading or full, until the call's deadline."""
     pause_s = FIRST_PAUSE_S
     while True:
         try:

@@ -1,6 +1,6 @@
-"""What was found in an image, as regions of Label Studio.
+"""Makes Label Studio's regions from found objects.
 
-A region's numbers are percent of the upright image's width and height.
+A region's numbers are in percent of the upright image's width and height.
 """
 
 import base64
@@ -24,14 +24,16 @@ from gateway.schemas import Ring
 ID_LENGTH: Final = 8
 PERCENT_DECIMALS: Final = 4
 SCORE_DECIMALS: Final = 4
-EPSILON_FACTOR: Final = 0.001  # of polygons: a fifth of a mask's sample for a round object, and few points to edit
+EPSILON_FACTOR: Final = (
+    0.001  # tolerance of polygons: a fifth of a mask's sample for a round object, with few points to edit
+)
 _NORMALIZED: Final = Space(1, 1, normalized=True)
 
 Region = dict[str, Any]
 
 
 def regions_of(found: SegmentedObject, label: str, control: Control, segmentation: Segmentation) -> list[Region]:
-    """An object as one control's regions: several where a polygon has several parts, none where there is no mask."""
+    """Returns an object's regions for one control: several if a polygon has several parts, none without a mask."""
     height, width = segmentation.original_hw
     return [
         {
@@ -66,7 +68,7 @@ def _values(found: SegmentedObject, kind: str, original: Space) -> Iterator[dict
 
 
 def joined(part: list[Ring]) -> Ring:
-    """One ring around a part without its holes: each hole is entered, and left, where it is nearest to the outline.
+    """Joins a part's outline and holes into one ring, with a seam to each hole where it is nearest.
 
     Label Studio's polygons are one ring. The first point does not follow the last one again.
     """
@@ -90,7 +92,7 @@ def _percent(share: float) -> float:
 
 
 def _black_on_transparent(mask: NDArray[np.bool_]) -> str:
-    """A data: URL of a PNG with one bit a pixel. The editor reads its opacity alone, and draws in black itself."""
+    """Returns a data: URL of a PNG with one bit per pixel. The editor reads only its opacity."""
     height, width = mask.shape
     background = 1
     image = Image.frombytes("P", (width, height), (~mask).tobytes())

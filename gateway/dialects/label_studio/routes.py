@@ -29,7 +29,7 @@ from gateway.watching.metrics import Metrics
 from gateway.watching.record import record_of
 
 PREFIX: Final = "/label-studio"
-PREDICT_TIMEOUT_S: Final = 90.0  # Label Studio's 100 s, less what it takes to send a large answer
+PREDICT_TIMEOUT_S: Final = 90.0  # Label Studio's 100 s, less the time to send a large answer
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -38,7 +38,7 @@ router = APIRouter(prefix=PREFIX, include_in_schema=False)
 
 
 def add_label_studio(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
-    """Adds the paths, if a Label Studio is named; with keys, for those who have one."""
+    """Adds the paths if LABEL_STUDIO_URL is set; they need a key if the gateway has keys."""
     if settings.label_studio_url is None:
         return
     app.state.label_studio_pictures = Pictures(settings, metrics)
@@ -49,19 +49,19 @@ def add_label_studio(app: FastAPI, settings: Settings, metrics: Metrics) -> None
 
 @router.get("/health")
 async def health() -> dict[str, str]:
-    """Whether the backend is there; whether Triton is, `predict` finds out."""
+    """Says that the backend is alive; does not ask Triton."""
     return {"status": "UP", "model_class": "PaliGemma"}
 
 
 @open_router.post("/webhook", status_code=201)
 async def webhook() -> dict[str, Any]:
-    """Label Studio tells of annotations, without the key; nothing is learned from them, and their text is not read."""
+    """Accepts Label Studio's notices of annotations, which come without a key; they are not read."""
     return {"result": {}, "status": "ok"}
 
 
 @router.post("/setup")
 async def setup(request: Request) -> dict[str, str]:
-    """A project was connected: says which model will answer; raises ApiError if its interface has nothing for it."""
+    """Answers a project's connection with the model version; raises ApiError if its interface cannot be served."""
     call = _begin(request)
     body = await call.receive(partial(_decode, SetupBody))
     await call.in_decoder(lambda: read_interface(body.labelling_interface))
@@ -72,19 +72,19 @@ async def setup(request: Request) -> dict[str, str]:
 @router.post("/duplicate_model")
 @router.post("/delete")
 async def acknowledge() -> dict[str, str]:
-    """Nothing is kept of a project, so there is nothing to check, copy or delete."""
+    """Accepts a call that needs no work, since nothing of a project is stored."""
     return {"status": "ok"}
 
 
 @router.get("/versions")
 async def versions(request: Request) -> dict[str, Any]:
-    """The model versions to choose from."""
+    """Lists the model versions."""
     return {"versions": [_model_version(request)], "message": "OK"}
 
 
 @router.post("/predict")
 async def predict(request: Request) -> Response:
-    """Predictions for tasks, one entry for each; those that could not be answered in time have no result."""
+    """Returns one entry for each task; entries of tasks that were not answered in time have no result."""
     call = _begin(request)
     body = await call.receive(partial(_decode, PredictBody))
     interface = await call.in_decoder(lambda: read_interface(body.label_config))
@@ -100,7 +100,7 @@ async def predict(request: Request) -> Response:
 
 
 def _begin(request: Request) -> Call:
-    """A call that may wait for a place: Label Studio drops a project's predictions where one request is refused."""
+    """Begins a call that may wait for a place: Label Studio drops a project's predictions at a refusal."""
     deadline = Deadline(PREDICT_TIMEOUT_S)
     return Call(request, services_of(request), record_of(request.scope), deadline, share_of(request.scope))
 

@@ -1,4 +1,4 @@
-"""Label Studio's own run lengths, in which its brush keeps a mask.
+"""Label Studio's run-length format for brush masks.
 
 A stream of bits (rle-pack of thi.ng/umbrella, which Label Studio's editor reads it with): 32 bits for the number of
 values, 5 for a value's size in bits less 1, four times 4 for the sizes of lengths less 1. Then the runs: 1 bit that
@@ -15,13 +15,13 @@ CHANNELS: Final = 4
 VALUE_BITS: Final = 8
 LENGTH_BITS: Final = np.array([6, 9, 12, 16])
 FOREGROUND: Final = 255  # in all channels
-_HEAD_BITS: Final = 3  # of a run: repeated, and which of the four sizes
+_HEAD_BITS: Final = 3  # head of a run: repeated, and which of the four sizes
 _REPEATED: Final = 1
 _MAX_LENGTH: Final = 1 << 16
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> list[int]:
-    """The bytes of bool[H, W], each in [0, 255]."""
+    """Returns the encoded bytes of bool[H, W], each in [0, 255]."""
     lengths, values = _split_long(*_runs(mask))
     classes = np.searchsorted(1 << LENGTH_BITS, lengths)
     sizes = LENGTH_BITS[classes]
@@ -36,7 +36,7 @@ def encode_mask(mask: NDArray[np.bool_]) -> list[int]:
 
 
 def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Lengths and values of the runs of bytes."""
+    """Returns the lengths and values of the runs of bytes."""
     flat = mask.ravel()
     starts = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1])
     lengths = np.diff(starts, append=flat.size) * CHANNELS
@@ -44,7 +44,7 @@ def _runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 
 def _split_long(lengths: NDArray[np.int64], values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The same runs, none of them longer than a length can say."""
+    """Splits runs that are longer than the format's longest length."""
     pieces = -(-lengths // _MAX_LENGTH)
     split = np.full(pieces.sum(), _MAX_LENGTH)
     split[np.cumsum(pieces) - 1] = lengths - (pieces - 1) * _MAX_LENGTH
@@ -52,7 +52,7 @@ def _split_long(lengths: NDArray[np.int64], values: NDArray[np.int64]) -> tuple[
 
 
 def _bits(numbers: NDArray[np.int64], widths: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """bool[sum of widths]: each number in its width, the highest bit first."""
+    """Returns bool[sum of widths]: each number in its width, the highest bit first."""
     places = widths[:, None] - 1 - np.arange(widths.max())
     bits = (numbers[:, None] >> np.maximum(places, 0)) & 1
     in_width: NDArray[np.bool_] = bits[places >= 0] == 1

@@ -4,10 +4,10 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, OnErrorOmit
 
-# Label Studio sends all selected tasks in one request. So many are more than can be answered in its time, and are still
-# read in little memory; those that are not answered, it sends again with the next request.
+# Label Studio sends all selected tasks in one request. This many exceed what can be answered in its time limit, and
+# still need little memory. It sends unanswered tasks again with the next request.
 MAX_TASKS: Final = 10_000
-MAX_REGIONS: Final = 1000  # of what a user has drawn or typed
+MAX_REGIONS: Final = 1000  # regions that a user has drawn or typed
 
 
 class _Read(BaseModel):
@@ -26,20 +26,20 @@ class Task(_Read):
 
 
 class ContextRegion(_Read):
-    """What a user has just drawn or typed."""
+    """A region that a user has just drawn or typed."""
 
     type: str = ""
     value: dict[str, OnErrorOmit[str | list[OnErrorOmit[str]]]] = {}
 
 
 class Context(_Read):
-    """Comes with an interactive request."""
+    """The context of an interactive request."""
 
     result: Annotated[list[ContextRegion], Field(max_length=MAX_REGIONS), FailFast()] = []
 
     @property
     def typed(self) -> str:
-        """What was typed into the interface's text area; empty if nothing was."""
+        """Returns the text in the interface's text area; empty if there is none."""
         for region in self.result:
             text = region.value.get("text") if region.type == "textarea" else None
             lines = text if isinstance(text, list) else [text]
@@ -49,7 +49,7 @@ class Context(_Read):
 
 
 class Parameters(_Read):
-    """What is beside the tasks."""
+    """The parameters beside the tasks."""
 
     context: Context | None = None
 

@@ -1,1 +1,1 @@
-"""Several Tritons behind one gateway: which one is asked, which ones are left out, and what is asked again."""
+"""Several Tritons behind one gateway: balancing, ejection of failed replicas, and retries."""

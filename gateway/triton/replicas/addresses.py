@@ -1,4 +1,4 @@
-"""Where the replicas are, as TRITON_GRPC_URL says."""
+"""Reads the replicas' addresses from TRITON_GRPC_URL."""
 
 import re
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class ServiceName:
     port: int
 
 
-Targets = tuple[str, ...] | ServiceName  # addresses that stay, or a name that is followed
+Targets = tuple[str, ...] | ServiceName  # fixed addresses, or a name that is looked up again and again
 
 
 def read_targets(text: str) -> Targets:

@@ -1,4 +1,4 @@
-"""Which replica a request goes to: the one that knows its picture while loads are even, else the least loaded one."""
+"""Chooses a replica: the picture's preferred one while loads are even, else the least loaded one."""
 
 from collections.abc import Mapping
 from hashlib import blake2b
@@ -11,19 +11,19 @@ LOAD_BOUND: Final = 1.15
 
 
 def choose(loads: Mapping[str, int], picture: bytes) -> str:
-    """The address of the replica that is asked.
+    """Returns the address of the replica for a request.
 
     Args:
         loads: unanswered requests by address; at least one address.
-        picture: what identifies the picture. Requests with the same picture prefer the same replica, and as long as
-            that one is in the rotation, replicas that come and go do not change this (rendezvous hashing).
+        picture: identifies the picture. Requests with the same picture prefer the same replica; other replicas that
+            come and go do not change that (rendezvous hashing).
     """
     by_preference = sorted(loads, key=lambda address: _rank(address, picture))
     own = by_preference[0]
     mean = (sum(loads.values()) + 1) / len(loads)  # with the new request
     if loads[own] + 1 <= max(1.0, LOAD_BOUND * mean):
         return own
-    return min(by_preference, key=lambda address: loads[address])  # of the least loaded ones the most preferred
+    return min(by_preference, key=lambda address: loads[address])  # the most preferred of the least loaded ones
 
 
 def _rank(address: str, picture: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Follows the addresses behind a name: pods come and go."""
+"""Follows the addresses of a DNS name, such as that of a headless Service."""
 
 import asyncio
 import contextlib
@@ -12,15 +12,15 @@ from gateway.fetching.network import Resolve
 from gateway.triton.replicas.addresses import ServiceName
 
 LOOK_UP_PAUSE_S: Final = 5.0
-MIN_PAUSE_S: Final = 1.0  # also where a replica failed, which brings the next look-up forward
+MIN_PAUSE_S: Final = 1.0  # also after a replica's failure, which makes the next look-up come sooner
 
 _log = logging.getLogger(__name__)
 
 
 async def look_up(name: ServiceName, resolve: Resolve) -> list[str] | None:
-    """The replicas' addresses; None where the name server does not say, or knows none.
+    """Returns the replicas' addresses; None if the look-up fails or finds none.
 
-    Pods of a dual-stack cluster have an address of each family: IPv4 counts, else every pod would be there twice.
+    Pods of a dual-stack cluster have an IPv4 and an IPv6 address. Only IPv4 counts, or each pod would be listed twice.
     """
     try:
         found = await resolve(name.host, name.port)
@@ -36,7 +36,7 @@ async def look_up(name: ServiceName, resolve: Resolve) -> list[str] | None:
 async def follow(
     name: ServiceName, resolve: Resolve, on_addresses: Callable[[Iterable[str]], None], hurry: asyncio.Event
 ) -> None:
-    """Looks a name up for ever, sooner where `hurry` is set; while there is no answer the last one holds."""
+    """Looks up a name repeatedly, at once if `hurry` is set. After a failed look-up the last addresses stay."""
     while True:
         await asyncio.sleep(MIN_PAUSE_S)
         with contextlib.suppress(TimeoutError):
@@ -46,7 +46,7 @@ async def follow(
             addresses = await look_up(name, resolve)
             if addresses is not None:
                 on_addresses(addresses)
-        except Exception:  # whatever it is: replicas that come later would never be found
+        except Exception:  # any exception: if this task ended, later replicas would never be found
             _log.exception("the replicas' name could not be followed")
 
 

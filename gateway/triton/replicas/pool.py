@@ -1,4 +1,4 @@
-"""Several Tritons as one: requests go to the replicas that serve, and once more to another where one fails."""
+"""A pool of Tritons: sends each request to a replica in the rotation, and retries it once on another if that fails."""
 
 import asyncio
 import logging
@@ -23,21 +23,23 @@ from gateway.watching.replica_metrics import ReplicaMetrics
 
 PROBE_PAUSE_S: Final = 1.0  # between two probes of a replica
 
-# A replica is stuck when it leaves even later requests unanswered, far longer than requests have taken of late, while
-# others are answered. One request alone may be a long one, and those of one prompt are sent within moments.
+# A replica is stuck if later requests, too, wait much longer than recent answers took, while other replicas answer. A
+# single old request may just be a long one, and the targets of one prompt are sent at almost the same time.
 STUCK_AFTER_S: Final = 5.0
 STUCK_FACTOR: Final = 3.0
 LATER_S: Final = 1.0
 ANSWERS_KEPT: Final = 100
 
-RETRIED_CODES: Final = frozenset({"overloaded", "internal"})  # beside faults of replicas
-FAILURES_IN_A_ROW: Final = 3  # `internal` so often and no answer between: it is not the requests' doing
+RETRIED_CODES: Final = frozenset({"overloaded", "internal"})  # in addition to ReplicaFault
+FAILURES_IN_A_ROW: Final = (
+    3  # this many `internal` errors without an answer between: the replica is at fault, not the requests
+)
 
 _log = logging.getLogger(__name__)
 
 
 class ReplicaPool:
-    """Asks one of several replicas, by load and picture; follows which ones there are and which ones serve."""
+    """Sends requests to replicas by load and picture; tracks which replicas exist and which are in the rotation."""
 
     def __init__(
         self,
@@ -45,23 +47,25 @@ class ReplicaPool:
         metrics: ReplicaMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Knows no replica yet.
+        """Starts without replicas.
 
         Args:
             connect: makes the client of an address.
-            metrics: of the replicas.
-            clock: seconds.
+            metrics: the replicas' metrics.
+            clock: a monotonic clock in seconds.
         """
         self._connect, self._metrics, self._clock = connect, metrics, clock
         self._replicas: dict[str, Replica] = {}
-        self._tasks: dict[Replica, asyncio.Task[None]] = {}  # a probe for each; a farewell for one that has gone
+        self._tasks: dict[
+            Replica, asyncio.Task[None]
+        ] = {}  # a watcher for each replica; for a removed one, the task that closes it
         self._budget = RetryBudget(clock)
         self._answer_s: deque[float] = deque(maxlen=ANSWERS_KEPT)
         self.failed = asyncio.Event()  # set when a replica failed: the addresses may have changed
 
     @asynccontextmanager
     async def running(self, addresses: Iterable[str]) -> AsyncIterator[Self]:
-        """Knows who serves when it begins; everything is closed when it ends."""
+        """Probes all replicas first; closes everything when the context ends."""
         self.update(addresses)
         try:
             await asyncio.gather(*(self._probe(replica) for replica in self._replicas.values()))
@@ -75,11 +79,11 @@ class ReplicaPool:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Of all replicas, those that do not serve included."""
+        """Addresses of all replicas, in the rotation or not."""
         return tuple(self._replicas)
 
     def update(self, addresses: Iterable[str]) -> None:
-        """These are the replicas from now on. What one that goes has in hand may end."""
+        """Sets the replicas. A removed one may end its running requests."""
         wanted = dict.fromkeys(addresses)
         for address in [each for each in wanted if each not in self._replicas]:
             replica = Replica(address, self._connect(address), self._metrics, self._clock)
@@ -92,16 +96,16 @@ class ReplicaPool:
             self._tasks[replica] = asyncio.create_task(self._say_farewell(replica))
 
     async def is_ready(self) -> bool:
-        """Whether a replica serves."""
+        """Whether a replica is in the rotation."""
         return any(replica.in_rotation for replica in self._replicas.values())
 
     async def version(self) -> Version:
-        """The gateway's version, and that of a replica that serves."""
+        """Returns the gateway's version, and that of a replica in the rotation."""
         replica = next((each for each in self._replicas.values() if each.in_rotation), None)
         return Version(version=VERSION, triton=None) if replica is None else await replica.client.version()
 
     async def segment(self, request: SerializedRequest, *, timeout_s: float) -> Segmentation:
-        """The answer to a request, from a second replica if the first one fails; raises ApiError."""
+        """Returns the answer to a request, from a second replica if the first one fails; raises ApiError."""
         deadline = Deadline(timeout_s)
         self._budget.count_request()
         first = self._choose(request)
@@ -125,7 +129,7 @@ class ReplicaPool:
         return self._replicas[choose(loads, request.picture)] if loads else None
 
     def _may_ask_again(self, error: ApiError) -> bool:
-        """Inference changes nothing, so it may be repeated. What a lost replica leaves is no additional load."""
+        """Whether to retry. Inference is idempotent. Retries after a lost replica add no load: no budget."""
         if isinstance(error, ReplicaFault) and error.code == "unavailable":
             return True
         return error.code in RETRIED_CODES and self._budget.take()
@@ -154,7 +158,7 @@ class ReplicaPool:
             self.failed.set()
 
     def _fails_always(self, replica: Replica) -> bool:
-        """A replica that fails at once has nothing in hand, and would be preferred. The last one goes on trying."""
+        """Whether a replica only fails: without outstanding requests it would be preferred. False for the last one."""
         others = any(each.in_rotation for each in self._replicas.values() if each is not replica)
         return others and replica.failures >= FAILURES_IN_A_ROW
 
@@ -166,7 +170,7 @@ class ReplicaPool:
     async def _try_to_probe(self, replica: Replica) -> None:
         try:
             await self._probe(replica)
-        except Exception:  # whatever it is: a replica that nobody watches would never come back
+        except Exception:  # any exception: a replica without a watcher would never return
             _log.exception("a replica could not be probed")
 
     async def _probe(self, replica: Replica) -> None:

@@ -1,4 +1,4 @@
-"""One replica: whether requests are sent to it, and what it has in hand."""
+"""One replica: its outstanding requests, and whether it is in the rotation."""
 
 import asyncio
 import logging
@@ -19,31 +19,31 @@ _log = logging.getLogger(__name__)
 
 
 class ReplicaClient(Protocol):
-    """What a replica is asked through."""
+    """The client of a replica."""
 
     async def segment(self, request: SerializedRequest, *, timeout_s: float) -> Segmentation:
-        """The answer to a serialised request; raises ApiError, and ReplicaFault where another may answer."""
+        """Returns the answer to a request; raises ApiError, or ReplicaFault if another replica may answer."""
 
     async def health(self) -> Health:
-        """Whether its models are ready; takes a few seconds at most."""
+        """Probes its models; takes at most a few seconds."""
 
     async def version(self) -> Version:
-        """The versions that serve."""
+        """Returns the versions."""
 
     async def close(self) -> None:
         """Closes the connections."""
 
 
 class Replica:
-    """A Triton, as one gateway sees it.
+    """A Triton and this gateway's requests to it.
 
     Attributes:
         address: host and port.
-        client: how it is asked.
+        client: its client.
         in_rotation: whether requests are sent to it.
-        answered_at_s: when it last answered a request, by the clock.
-        healthy_at_s: when it last said that it is ready, by the clock.
-        failures: requests that it failed on since it last answered one.
+        answered_at_s: the time of its last answer, by the clock.
+        healthy_at_s: the time of its last successful probe, by the clock.
+        failures: failed requests since its last answer.
     """
 
     def __init__(
@@ -54,8 +54,10 @@ class Replica:
         self.failures = 0
         self.answered_at_s = self.healthy_at_s = float("-inf")
         self._metrics, self._clock = metrics, clock
-        self._waiting: dict[asyncio.Future[Segmentation], float] = {}  # unanswered requests: since when they count
-        self._streams: Counter[tuple[str, bytes]] = Counter()  # unanswered requests by id and picture
+        self._waiting: dict[
+            asyncio.Future[Segmentation], float
+        ] = {}  # the outstanding requests, with the time since which they count
+        self._streams: Counter[tuple[str, bytes]] = Counter()  # outstanding requests by id and picture
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._penalty_s = FIRST_PENALTY_S
         self._returns_at_s = float("-inf")
@@ -84,16 +86,16 @@ class Replica:
         return self._streams[request.request_id, request.picture]
 
     async def ask(self, request: SerializedRequest, *, timeout_s: float, is_last: bool = False) -> Segmentation:
-        """The answer to a request.
+        """Sends a request and returns its answer.
 
         Args:
             request: if it names a model, it may wait for a load, so its age tells nothing about the replica.
             timeout_s: time limit for the answer.
-            is_last: nobody else will be asked, so it is not given up. It may be a request that takes long wherever it
-                is asked, so its age tells nothing either.
+            is_last: no other replica will be tried, so the request is not given up. It may take long on any replica, so
+                its age tells nothing either.
 
         Raises:
-            ReplicaFault: the replica failed, or was given up meanwhile.
+            ReplicaFault: the replica failed, or was given up.
             ApiError: there is no answer for another reason.
         """
         call = asyncio.ensure_future(self.client.segment(request, timeout_s=timeout_s))
@@ -120,17 +122,17 @@ class Replica:
         return segmentation
 
     def admit(self) -> None:
-        """It has said that it is ready: requests are sent to it again, unless it failed just now."""
+        """Returns the replica to the rotation after a successful probe, unless it failed recently."""
         self.healthy_at_s = self._clock()
         if not self.in_rotation and self.healthy_at_s >= self._returns_at_s:
             self._set_rotation(True)
             _log.info("a replica serves", extra={"fields": {"replica": self.address}})
 
     def eject(self, reason: str) -> bool:
-        """No more requests are sent to it for now: for longer each time that it fails without an answer between.
+        """Takes the replica out of the rotation; for longer after each failure without an answer between.
 
         Returns:
-            Whether requests were sent to it until now.
+            Whether it was in the rotation.
         """
         if not self.in_rotation:
             return False
@@ -143,7 +145,7 @@ class Replica:
         return True
 
     def give_up(self) -> None:
-        """Whoever waits for an answer, and can ask another replica, gets a ReplicaFault now."""
+        """Fails its outstanding requests with ReplicaFault, except those that cannot be retried."""
         self._lost.set_result(None)
         self._lost = asyncio.get_running_loop().create_future()
 
@@ -153,6 +155,6 @@ class Replica:
 
 
 def _see_failure(call: asyncio.Future[Segmentation]) -> None:
-    """Its caller may have left by now: asyncio would log the exception as one that was never retrieved."""
+    """Retrieves the exception of a call whose caller has left; otherwise asyncio would log it."""
     if not call.cancelled():
         call.exception()

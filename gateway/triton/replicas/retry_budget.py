@@ -1,12 +1,12 @@
-"""How many requests may be asked again."""
+"""Limits the number of retries."""
 
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 WINDOW_S: Final = 10.0
-SHARE: Final = 0.2  # of the requests within the window
-FLOOR: Final = 10  # retries within the window that are always allowed
+SHARE: Final = 0.2  # share of the requests in the window
+FLOOR: Final = 10  # retries in the window that are always allowed
 
 
 class RetryBudget:
@@ -18,13 +18,13 @@ class RetryBudget:
         self._retries: deque[float] = deque()
 
     def count_request(self) -> None:
-        """A request has come."""
+        """Counts a request."""
         now = self._clock()
         _forget(self._requests, now)
         self._requests.append(now)
 
     def take(self) -> bool:
-        """Whether one more retry is allowed now; it is counted if it is."""
+        """Returns whether a retry is allowed now, and counts it if so."""
         now = self._clock()
         _forget(self._requests, now)
         _forget(self._retries, now)

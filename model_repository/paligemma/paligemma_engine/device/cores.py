@@ -1,4 +1,4 @@
-"""How many cores this process can have."""
+"""The number of cores that this process can use."""
 
 import math
 import os
@@ -15,7 +15,7 @@ def available_cores(cgroups: Path = _CGROUPS) -> int:
 
 
 def physical_cores(topology: Path = _TOPOLOGY, cgroups: Path = _CGROUPS) -> int:
-    """The same without the second thread of a core: two threads share the units that multiply matrices."""
+    """Physical cores among them: the two threads of a core share the units that multiply matrices."""
     allowed = os.sched_getaffinity(0)
     return _within_quota(len({_siblings(topology / f"cpu{number}", number) for number in allowed}), cgroups)
 
@@ -28,13 +28,13 @@ def _siblings(folder: Path, number: int) -> str:
 
 
 def _within_quota(cores: int, cgroups: Path) -> int:
-    """Threads beyond the limit would not run more, but stop all others when the time of a period is used up."""
+    """Limits threads to the quota: more threads use up a period's time sooner, and then all of them stop."""
     quota = _quota(cgroups)
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
 def _quota(cgroups: Path) -> float | None:
-    """CPU seconds per second, of control groups of version 2 or 1; None without a limit."""
+    """CPU seconds per second from control groups (version 2 or 1); None without a limit."""
     try:
         if (cgroups / "cpu.max").is_file():
             quota, period = (cgroups / "cpu.max").read_text().split()

@@ -1,4 +1,4 @@
-"""How many threads PyTorch uses on the CPU."""
+"""The number of PyTorch's threads on the CPU."""
 
 import os
 import statistics
@@ -12,8 +12,8 @@ from paligemma_engine.device.cores import available_cores, physical_cores
 
 OMP_NUM_THREADS: Final = "OMP_NUM_THREADS"
 
-# Weights far beyond any cache. Each step then takes so long that a second thread nearly halves it, and what else a
-# request costs, such as decoding its image, is less than a hundredth of the whole.
+# Weights much larger than any cache. A second thread then nearly halves a step, and the rest of a request, such as
+# decoding its image, is less than a hundredth of its time.
 LARGE_WEIGHT_BYTES: Final = 500_000_000
 WORTHWHILE: Final = 0.9  # share of the time with half the cores; a smaller gain does not justify twice the CPU time
 TRIAL_S: Final = 0.3  # for each number of threads
@@ -21,19 +21,19 @@ MIN_TRIALS: Final = 3
 
 
 class CpuThreads:
-    """Decides by the model's size: all cores always for a large model; for a small one, half of them under load.
+    """Decides by the model's size: a large model always uses all cores, a small one half of them under load.
 
-    With a small model a second thread makes a step somewhat quicker, or not at all, and costs twice the CPU time; under
-    load the other cores have images to decode and masks to draw. A lone sequence has all cores if that is faster.
+    With a small model a second thread makes a step little faster, or not at all, at twice the CPU time. Under load
+    the other cores decode images and draw masks. A single sequence uses all cores if that is faster.
 
-    OMP_NUM_THREADS overrules both. The engine thread owns it: OpenMP keeps a team of threads for every thread that
-    computes, and several teams on the same cores slow each other down by far.
+    OMP_NUM_THREADS overrides both. The engine thread owns this object: OpenMP keeps a team of threads for each
+    computing thread, and several teams on the same cores slow each other down.
     """
 
     def __init__(self, weight_bytes: int, *, vary: bool = True) -> None:
         """Args:
         weight_bytes: size of the model.
-        vary: False for the same number always: torch.compile compiles anew for each number of threads.
+        vary: if False the number never changes, since torch.compile compiles again for each number of threads.
         """
         fixed = os.environ.get(OMP_NUM_THREADS, "")
         if fixed.isdigit() and int(fixed) > 0:
@@ -47,11 +47,11 @@ class CpuThreads:
         self._used = 0
 
     def set_for(self, sequences: int) -> None:
-        """Before computing: how many sequences are running."""
+        """Sets the threads for this number of running sequences."""
         self._use(self._lone if sequences <= 1 else self._shared)
 
     def calibrate(self, step: Callable[[], object]) -> None:
-        """Tries whether all cores make a lone sequence's decode step quicker; where they do not, half are used."""
+        """Measures whether all cores make a single sequence's decode step faster; if not, half of them are used."""
         if self._lone != self._shared:
             seconds = {threads: self._time(step, threads) for threads in (self._lone, self._shared)}
             if seconds[self._lone] > WORTHWHILE * seconds[self._shared]:
@@ -59,7 +59,7 @@ class CpuThreads:
         self._used = 0  # the next caller is another thread, with its own setting
 
     def _time(self, step: Callable[[], object], threads: int) -> float:
-        """Median seconds of a step."""
+        """Returns the median time of a step in seconds."""
         self._use(threads)
         step()
         trials: list[float] = []

@@ -1,10 +1,10 @@
-"""Linear layers in 8 bits for the CPU: weights and inputs are whole numbers of 8 bits, products are summed exactly.
+"""Linear layers in 8 bits for the CPU: weights and inputs are 8-bit integers, and their products are summed exactly.
 
     weight row j  ~  weight_scales[j] * int8        once, when the model is loaded
-    input row i   ~  input_scale[i] * (uint8 - 128)     in each call, for each token by itself
+    input row i   ~  input_scale[i] * (uint8 - 128)     in each call, for each token separately
 
-Since a token's scale is its own and sums of whole numbers have no rounding, an answer does not depend on what else is
-in the batch. Decode steps read half of bfloat16's bytes. W8A8 with a scale for each channel and each token is described
+Each token has its own scale, and integer sums are not rounded, so an answer does not depend on the rest of the batch.
+Decode steps read half as many bytes as in bfloat16. W8A8 with a scale for each channel and each token is described
 in https://arxiv.org/abs/2206.01861, section 4.
 """
 
@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 _LARGEST: Final = 127
-_ZERO: Final = 128  # what stands for 0 in an input; the kernel wants inputs without a sign
-_LEAST_SCALE: Final = 1e-30  # of a row of zeros
+_ZERO: Final = 128  # the input value that means 0; the kernel takes unsigned inputs
+_LEAST_SCALE: Final = 1e-30  # scale of a row of zeros
 
 
 class Int8Linear(nn.Module):
-    """Stands for nn.Linear; takes and gives the dtype that it is called with."""
+    """Replaces nn.Linear; returns the dtype of its input."""
 
     bias: torch.Tensor | None
 
@@ -29,7 +29,7 @@ class Int8Linear(nn.Module):
         weight = linear.weight.detach().float()
         scales = (weight.abs().amax(dim=1) / _LARGEST).clamp_min(_LEAST_SCALE)
         rounded = (weight / scales[:, None]).round().to(torch.int8)
-        # No buffer: an opaque tensor that can be neither saved nor moved.
+        # Not a buffer: an opaque tensor, which can be neither saved nor moved.
         self._weight = torch.ops.onednn.qlinear_prepack(rounded, None)
         self.register_buffer("scales", scales)
         self.register_buffer("zeros", torch.zeros(len(scales), dtype=torch.long))

@@ -1,4 +1,4 @@
-"""Files that are mapped into memory, as safetensors' are: a tensor on the CPU is a view of its file, not a copy."""
+"""Memory-mapped files, such as safetensors: a tensor on the CPU is a view of its file, not a copy."""
 
 import ctypes
 import mmap
@@ -18,13 +18,13 @@ _WRITTEN: Final = re.compile(r"(Anonymous|Swap): +[1-9]")
 
 @dataclass(frozen=True, slots=True)
 class MappedFiles:
-    """The addresses, first and behind the last, that hold what files hold."""
+    """The address ranges [first, end) of unchanged mapped files."""
 
     ranges: tuple[tuple[int, int], ...]
 
     @classmethod
     def of_this_process(cls, maps: Path = _MAPS) -> Self:
-        """As they are now; none where the system does not say."""
+        """Reads the present ranges of this process; none if the system does not list them."""
         try:
             text = maps.read_text()
         except OSError:
@@ -39,7 +39,7 @@ class MappedFiles:
         return any(start <= first and last <= end for start, end in self.ranges)
 
     def give_back(self, tensor: torch.Tensor) -> None:
-        """Takes the pages that lie wholly within a mapped tensor out of memory; who reads them brings them back."""
+        """Drops the pages of a mapped tensor from memory; a later read loads them from the file again."""
         if not self.hold(tensor):
             return
         first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE

@@ -1,4 +1,4 @@
-"""Puts other layers in the place of plain linear ones."""
+"""Replaces plain linear layers by other ones."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,10 +11,10 @@ from paligemma_engine.layers.packed_linear import PackedLinear
 
 
 def replace_linears(modules: Iterable[nn.Module], make: Callable[[nn.Linear], nn.Module]) -> None:
-    """Replaces each linear layer in these modules, one by one; other layers, such as quantised ones, stay.
+    """Replaces each linear layer of these modules, one at a time; keeps other layers, such as quantised ones.
 
-    Pages of mapped files that held the plain weights are given back at once: the mapping itself stays for as long as
-    any tensor of the file is in use.
+    Pages of mapped files with the plain weights are dropped at once: the mapping itself stays as long as any tensor of
+    the file is in use.
     """
     mapped = MappedFiles.of_this_process()
     for parent in (parent for module in modules for parent in module.modules()):
@@ -25,10 +25,10 @@ def replace_linears(modules: Iterable[nn.Module], make: Callable[[nn.Linear], nn
 
 
 def pack_linears(model: Any) -> None:
-    """Packs all linear layers of a PaliGemma, the head included where memory does not grow by that.
+    """Packs all linear layers of a PaliGemma; the head only if memory does not grow by it.
 
-    In most checkpoints the head's weight is the embedding's, too, and that must stay. Where it is a view of its file it
-    takes no memory beside the few rows that are looked up.
+    In most checkpoints head and embedding share a weight, which must stay for the embedding. If it is a view of its
+    file, only the few rows that are looked up take memory.
     """
     mapped = MappedFiles.of_this_process()
     replace_linears([model.model], PackedLinear)
@@ -39,6 +39,6 @@ def pack_linears(model: Any) -> None:
 
 
 def weight_bytes(model: nn.Module) -> int:
-    """Size of a model's weights, those of replaced layers included."""
+    """Returns the bytes of a model's weights, with those of replaced layers."""
     replaced = sum(module.weight_bytes for module in model.modules() if isinstance(module, Int8Linear | PackedLinear))
     return replaced + sum(weight.nbytes for weight in model.parameters())

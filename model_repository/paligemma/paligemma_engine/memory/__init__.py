@@ -1,4 +1,4 @@
-"""What fits: of a checkpoint, of slots, of a container; and how memory is given back.
+"""Memory: whether a checkpoint fits, how many slots fit, a container's limits, and the release of memory.
 
 May import: checkpoints, preparation.
 """

@@ -1,4 +1,4 @@
-"""What a container's limit leaves of the host's memory."""
+"""The memory that a container's limits leave free."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Final
 
 _ROOT: Final = Path("/sys/fs/cgroup")
 _OWN: Final = Path("/proc/self/cgroup")
-_UNLIMITED_BYTES: Final = 1 << 60  # version 1 has a number of about 2^63 where there is no limit
+_UNLIMITED_BYTES: Final = 1 << 60  # in version 1 a number of about 2^63 means no limit
 
 
 @dataclass(frozen=True, slots=True)
 class _Names:
-    """The files of a group; of what `reclaimable` counts, the kernel takes back as much as it needs."""
+    """The files of a group. The kernel can reclaim the memory that `reclaimable` counts."""
 
     controller: str
     folder: str
@@ -35,11 +35,11 @@ _VERSIONS: Final = (
 
 
 def free_bytes_of_container(root: Path = _ROOT, own: Path = _OWN) -> int | None:
-    """What the memory limits of this process' control groups leave free, of version 1 or 2; None without a limit.
+    """Returns the bytes that this process' control groups (version 1 or 2) leave free; None without a limit.
 
     Args:
         root: where control groups are mounted.
-        own: the file that says which are this process' own.
+        own: the file that lists this process' groups.
     """
     free = [
         free_bytes
@@ -51,7 +51,7 @@ def free_bytes_of_container(root: Path = _ROOT, own: Path = _OWN) -> int | None:
 
 
 def _own_path(own: Path, controller: str) -> str:
-    """As the host sees it, that is, perhaps nothing that can be seen from here."""
+    """The group's path on the host; it may not exist inside a container."""
     try:
         lines = [line.split(":", 2) for line in own.read_text().splitlines()]
     except OSError:
@@ -60,7 +60,7 @@ def _own_path(own: Path, controller: str) -> str:
 
 
 def _folders(root: Path, path: str) -> Iterator[Path]:
-    """A group's folder and those above it: each may have a limit."""
+    """A group's folder and its parents: each may have a limit."""
     folder = root / path
     yield folder
     while folder != root:

@@ -1,8 +1,8 @@
-"""Whether a checkpoint fits: its needs against the memory of device and host, and the disk.
+"""Whether a checkpoint fits the memory of device and host, and the disk.
 
-before a download    by the sizes that the hub lists     against the most that there can be, and the disk
-before an eviction   by the headers of its files         against the most that there can be
-before it is read    the same                            against what is free
+before a download    by the sizes that the hub lists     against the total memory, and the disk
+before an eviction   by the headers of its files         against the total memory
+before it is read    the same                            against the free memory
 """
 
 import math
@@ -34,7 +34,7 @@ class Memory:
     """Memory that is needed or available, in bytes.
 
     Attributes:
-        gpu_bytes: of the GPU; 0 on the CPU, where everything is the host's.
+        gpu_bytes: of the GPU; 0 if the model runs on the CPU.
         host_bytes: of the host, within the container's limit.
     """
 
@@ -43,18 +43,18 @@ class Memory:
 
     @classmethod
     def free(cls, device: str) -> Self:
-        """What is free now."""
+        """Returns the free memory."""
         on_gpu = torch.device(device).type == "cuda"
         return cls(gpu_bytes=free_gpu_bytes(torch.device(device)) if on_gpu else 0, host_bytes=free_host_bytes())
 
     @classmethod
     def needed(cls, config: EngineConfig, files: CheckpointFiles, size: CheckpointSize) -> Self:
-        """Memory of a checkpoint with its slots. Counts one slot if MAX_SLOTS is auto: then as many are made as fit.
+        """Returns the memory of a checkpoint with its slots; one slot if MAX_SLOTS is auto.
 
         Args:
             config: settings.
-            files: of which only the small ones are read.
-            size: of the checkpoint, an adapter's base.
+            files: the checkpoint's folder; only small files are read.
+            size: size of the checkpoint, or of an adapter's base.
 
         Raises:
             ModelFailed: its config.json cannot be read.
@@ -74,15 +74,15 @@ class Memory:
         return cls(gpu_bytes=0, host_bytes=weight_bytes + merge_bytes + slots * need.slot_bytes)
 
     def at_least(self, other: Self) -> Self:
-        """The larger of each."""
+        """Returns the larger value of each kind."""
         return type(self)(max(self.gpu_bytes, other.gpu_bytes), max(self.host_bytes, other.host_bytes))
 
     def fits(self, available: Self) -> bool:
-        """Whether this need can be met."""
+        """Whether this need fits."""
         return self.gpu_bytes <= available.gpu_bytes and self.host_bytes <= available.host_bytes
 
     def require(self, available: Self, model_id: str) -> None:
-        """Raises ModelFailed where this need of a checkpoint cannot be met; says what to set."""
+        """Raises ModelFailed if a checkpoint's need does not fit; the message says what to set."""
         if self.gpu_bytes > available.gpu_bytes:
             raise ModelFailed(
                 f"{model_id} needs {_amount(self.gpu_bytes)} of the GPU's memory, of which it can have "
@@ -97,7 +97,7 @@ class Memory:
 
 
 def require_disk(size: CheckpointSize, folder: Path, model_id: str) -> None:
-    """Raises ModelFailed where a download would leave less than DISK_RESERVE_BYTES on the disk of a folder."""
+    """Raises ModelFailed if a download would leave less than DISK_RESERVE_BYTES on the disk of a folder."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free_bytes = shutil.disk_usage(existing).free
     if size.download_bytes and size.download_bytes + DISK_RESERVE_BYTES > free_bytes:

@@ -1,4 +1,4 @@
-"""How much memory is free, and giving back that of what was loaded."""
+"""Measures free memory, and releases memory of models that were loaded."""
 
 import ctypes
 import gc
@@ -10,21 +10,21 @@ from paligemma_engine.memory.cgroups import free_bytes_of_container
 
 
 def free_gpu_bytes(device: torch.device) -> int:
-    """What is free on a GPU; what torch keeps for nobody is handed back before."""
+    """Returns the free bytes of a GPU, after releasing torch's unused cache."""
     release_memory()
     free_bytes, _ = torch.cuda.mem_get_info(device)
     return free_bytes
 
 
 def free_host_bytes() -> int:
-    """What this process can have of the host's memory, within its container's limit."""
+    """Returns the host memory that this process can still have, within its container's limit."""
     available: int = psutil.virtual_memory().available
     in_container = free_bytes_of_container()
     return available if in_container is None else min(available, in_container)
 
 
 def release_memory() -> None:
-    """Frees what nobody refers to, and hands freed memory to the system: allocators keep it for themselves."""
+    """Frees unreachable objects, and returns freed memory to the system, which allocators do not do by themselves."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

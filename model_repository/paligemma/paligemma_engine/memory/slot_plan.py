@@ -1,10 +1,10 @@
-"""How many slots a GPU's free memory allows, decided when the weights are there and before the first request.
+"""The number of slots that the free memory allows; decided after the weights are loaded, before the first request.
 
 free memory  =  slots x keys and values  +  runs x max(prefill, slots x row of a decode step)  +  features  +  margin
 
-Prefills and decode steps never run at once, and the graphs of all of them share memory (cuda_graph.py), the largest
-captured first: what counts is the step that needs most, not their sum. Where steps are captured it counts twice, for
-the same step also runs without its graph: before the capture, and to check the graph.
+Prefills and decode steps never run at the same time, and their graphs share memory (cuda_graph.py), the largest
+captured first. So the largest step counts, not the sum. Captured steps count twice: the same step also runs without its
+graph, before the capture and to check the graph.
 """
 
 import logging
@@ -34,14 +34,14 @@ _LOGIT_COPIES: Final = 5  # as computed, capped, float32, masked, exponentials
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryNeed:
-    """What an engine needs beside its weights, in bytes.
+    """The memory of an engine beside its weights, in bytes.
 
     Attributes:
         slot_bytes: keys and values of one slot.
-        prefill_bytes: what the longest prefill needs while it runs. The vision tower needs less: its scores are not
-            written out, and the rest of it is narrower than the text model.
-        row_bytes: what a decode step needs for each of its rows while it runs.
-        runs: how often the step that needs most is to be counted.
+        prefill_bytes: temporary memory of the longest prefill. The vision tower needs less: its scores are not stored,
+            and its layers are narrower than the text model's.
+        row_bytes: temporary memory of a decode step for each row.
+        runs: how often the largest step counts.
         fixed_bytes: image features, and a margin.
     """
 
@@ -84,12 +84,12 @@ class MemoryNeed:
         )
 
     def for_slots(self, slots: int) -> int:
-        """What so many slots take."""
+        """Returns the memory of this number of slots."""
         running = max(self.prefill_bytes, slots * self.row_bytes)
         return slots * self.slot_bytes + self.runs * running + self.fixed_bytes
 
     def slots_within(self, free_bytes: int) -> int:
-        """How many slots fit."""
+        """Returns the number of slots that fit."""
         rest = free_bytes - self.fixed_bytes
         beside_a_prefill = (rest - self.runs * self.prefill_bytes) // self.slot_bytes
         with_their_rows = rest // (self.slot_bytes + self.runs * self.row_bytes)
@@ -97,7 +97,7 @@ class MemoryNeed:
 
 
 def plan_slots(config: EngineConfig, checkpoint: Checkpoint) -> int:
-    """The number of slots: as set, or as many as fit, up to SLOTS_ON_GPU or SLOTS_ON_CPU.
+    """Returns the number of slots: the setting, or as many as fit, up to SLOTS_ON_GPU or SLOTS_ON_CPU.
 
     Raises:
         ModelFailed: they do not fit the GPU; says what to set.
@@ -121,7 +121,7 @@ def plan_slots(config: EngineConfig, checkpoint: Checkpoint) -> int:
 
 
 def choose_slots(wanted: int | None, need: MemoryNeed, *, free_bytes: int) -> int:
-    """The number of slots for so much free memory; `wanted` is None where it is left to the plan.
+    """Returns the number of slots for this free memory; `wanted` is the setting, None for automatic.
 
     Raises:
         ModelFailed: they do not fit; says what to set.
@@ -138,5 +138,5 @@ def choose_slots(wanted: int | None, need: MemoryNeed, *, free_bytes: int) -> in
 
 
 def too_large() -> str:
-    """What to do where a checkpoint does not fit the GPU."""
+    """Returns the advice for a checkpoint that does not fit the GPU."""
     return "set QUANTIZATION=8bit or 4bit, a lower MAX_NEW_TOKENS or MAX_EXTRA_MODELS, or choose a smaller checkpoint"
