@@ -230,7 +230,9 @@ def test_an_exported_model_is_served_and_answers_as_it_was_trained_to(
     with torch.no_grad():
         for _ in reference.token_ids:
             token_ids = torch.tensor([prefix + answered])
-            hidden = network.read(network.see(pixels), token_ids, torch.tensor([len(prefix)]), layers=TINY.text_layers)
+            hidden = network.read(
+                network.encode_images(pixels), token_ids, torch.tensor([len(prefix)]), layers=TINY.text_layers
+            )
             answered.append(int(network.logits(hidden[-1])[0, -1].argmax()))
     assert answered == reference.token_ids
     assert len(answered) == 3

@@ -19,12 +19,12 @@ def main() -> str | None:
     published = published_weights(config.hub)
     bar = f"\r{DEFAULT_CHECKPOINT}: {{:.1f}} of {published.size / _MEGABYTE:.1f} MB"
 
-    def show(size: int) -> None:
+    def print_progress(size: int) -> None:
         sys.stderr.write(bar.format(size / _MEGABYTE))
 
     try:
         if not config.checkpoint.exists():
-            fetch(published, config.checkpoint, show)
+            fetch(published, config.checkpoint, print_progress)
             sys.stderr.write("\n")
         ensure_weights(config)
     except CheckpointError as error:

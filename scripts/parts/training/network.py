@@ -96,7 +96,7 @@ def make_model(architecture: Architecture, tokenizer: Any) -> Any:
     return model
 
 
-def take_over(model: Any, tokenizer: Any, folder: Path, old_tokenizer: Any) -> None:
+def copy_matching_weights(model: Any, tokenizer: Any, folder: Path, old_tokenizer: Any) -> None:
     """Copies another checkpoint's weights: all tensors of the same shape, and the rows of words that both know."""
     old = PaliGemmaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).state_dict()
     new = model.state_dict()
@@ -161,7 +161,7 @@ class TrainedNetwork(nn.Module):
         for layer in (*model.vision_tower.encoder.layers, *model.language_model.layers):
             layer.compile(dynamic=True)
 
-    def see(self, pixels: torch.Tensor) -> torch.Tensor:
+    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8[B, 3, H, W] -> the vision tower's output float[B, patches, width]."""
         features: torch.Tensor = self.model.model.vision_tower(pixels.float() / 127.5 - 1).last_hidden_state
         return features
@@ -172,7 +172,7 @@ class TrainedNetwork(nn.Module):
         """Runs the text model's first layers over image, prompt and answer.
 
         Args:
-            features: float[S, patches, width], from `see`.
+            features: float[S, patches, width], from `encode_images`.
             token_ids: int64[S, L], `<bos>`, prompt, newline, answer; padded on the right.
             prefix_lengths: int64[S], number of tokens before the answer; these attend to each other.
             layers: number of layers to run.

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from parts.training.answers import AnswerTokens
 from parts.training.batches import FIRST_TRAINING_SEED, Batch, Batches
 from parts.training.losses import Figures, answer_loss, make_targets, selection_loss, vision_loss
-from parts.training.network import SELECTION_LAYERS, Architecture, TrainedNetwork, make_model, take_over
+from parts.training.network import SELECTION_LAYERS, Architecture, TrainedNetwork, copy_matching_weights, make_model
 from parts.training.progress import Run
 from parts.training.stages import SELECTION, VISION, Stage, stages
 from parts.training.vae import TorchMaskVae
@@ -55,7 +55,7 @@ class PaliGemmaTraining:
         self._soft = self._tokens.soft_targets(vae.codebook.cpu()).to(device)
         model = make_model(architecture, self.tokenizer)
         if warm_from is not None:
-            take_over(model, self.tokenizer, warm_from, AutoTokenizer.from_pretrained(warm_from))
+            copy_matching_weights(model, self.tokenizer, warm_from, AutoTokenizer.from_pretrained(warm_from))
         self.network = TrainedNetwork(model, self.tokenizer).to(device)
         self._average = {name: weight.detach().clone() for name, weight in model.state_dict().items()}
         self._optimizers = _optimizers(self.network)
@@ -139,17 +139,17 @@ class PaliGemmaTraining:
         codes = self._vae.encode(batch.crops)
         targets = make_targets(batch, codes, self._soft, self._tokens)
         if stage.trains == VISION:
-            return vision_loss(network, network.see(batch.pixels), batch, targets)
+            return vision_loss(network, network.encode_images(batch.pixels), batch, targets)
         pictures = torch.tensor([asked.picture for asked in batch.asked], device=self._device)
         if stage.trains == SELECTION:
             with torch.no_grad():
-                features = network.see(batch.pixels)
+                features = network.encode_images(batch.pixels)
             token_ids, lengths, _ = self._tokens.sequences(batch, codes, with_answers=False)
             hidden = network.read(
                 features[pictures], token_ids.to(self._device), lengths.to(self._device), layers=SELECTION_LAYERS
             )
             return selection_loss(network, hidden[-1][:, : features.shape[1]], batch, targets)
-        features = network.see(batch.pixels)
+        features = network.encode_images(batch.pixels)
         patches = features.shape[1]
         token_ids, lengths, labels = (part.to(self._device) for part in self._tokens.sequences(batch, codes))
         hidden = network.read(features[pictures], token_ids, lengths, layers=self._architecture.text_layers)
