@@ -12,7 +12,6 @@ import contextlib
 import multiprocessing
 import os
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -21,13 +20,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Final
 
 import psutil
 
-REPOSITORY: Final = Path(__file__).resolve().parent.parent
-STAND_IN: Final = REPOSITORY / "tests" / "support" / "fixed_delay_triton.py"
+from parts.stand_in import STAND_IN, child
+
 HOST: Final = "127.0.0.1"
 IMAGE_BYTES: Final = 19_900_000  # a little less than MAX_IMAGE_BYTES
 DELAY_S: Final = 3.0  # of the stand-in's answers
@@ -86,17 +84,6 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind((HOST, 0))
         return int(listener.getsockname()[1])
-
-
-@contextlib.contextmanager
-def child(command: list[str], environ: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Runs a process without output; ends it with the context."""
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, cwd=REPOSITORY, env=environ, stdout=quiet, stderr=quiet) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def is_ready(port: int) -> bool:

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,9 +24,9 @@ import psutil
 from parts.benchmark.costs import cpu_s_of
 from parts.benchmark.workload import Job, make_jobs
 from parts.replicas.load import Load
-from parts.serve.stack import HOST, REPOSITORY, running_stack
+from parts.serve.stack import HOST, running_stack
+from parts.stand_in import STAND_IN, child
 
-STAND_IN: Final = REPOSITORY / "tests" / "support" / "fixed_delay_triton.py"
 SERVERS: Final = (1, 2, 3, 6)
 REAL_SERVERS: Final = (1, 2, 3)
 DELAY_S: Final = 0.2
@@ -155,17 +154,6 @@ def free_ports(count: int) -> list[int]:
         for listener in listeners:
             listener.bind((HOST, 0))
         return [int(listener.getsockname()[1]) for listener in listeners]
-
-
-@contextlib.contextmanager
-def child(command: list[str], environ: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    """Runs a process without output; ends it with the context."""
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, cwd=REPOSITORY, env=environ, stdout=quiet, stderr=quiet) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 if __name__ == "__main__":

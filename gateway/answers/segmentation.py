@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Final
 
 import numpy as np
@@ -69,9 +70,14 @@ class Segmentation:
 
 
 def joined(parts: Sequence[Segmentation]) -> Segmentation:
-    """The answer to a whole prompt, of the answers to its targets, each asked alone; at least one."""
+    """Joins the answers to parts of a prompt, at least one; each part has one target or several."""
+    starts = accumulate((len(part.targets) for part in parts), initial=0)
     return Segmentation(
-        objects=[replace(found, target=number) for number, part in enumerate(parts) for found in part.objects],
+        objects=[
+            replace(found, target=start + found.target)
+            for start, part in zip(starts, parts, strict=False)
+            for found in part.objects
+        ],
         targets=[target for part in parts for target in part.targets],
         text=TARGET_JOINER.join(part.text for part in parts),
         input_image=parts[0].input_image,

@@ -1,5 +1,6 @@
 """Turns a user's prompt into the form that PaliGemma expects."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,6 +33,11 @@ def with_task(prompt: str) -> str:
     if not words or words[0].lower() in TASK_WORDS:
         return prompt
     return f"{DEFAULT_TASK} {prompt}"
+
+
+def segment_prompt(targets: Sequence[str]) -> str:
+    """Returns the prompt for these targets, the inverse of `split_prompt`; at most MAX_TARGETS."""
+    return f"{DEFAULT_TASK} {f' {TARGET_SEPARATOR} '.join(targets)}"
 
 
 def split_prompt(prompt: str) -> list[TargetPrompt]:

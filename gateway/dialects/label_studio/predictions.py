@@ -22,7 +22,7 @@ from gateway.dialects.label_studio.pictures import Pictures
 from gateway.dialects.label_studio.regions import SCORE_DECIMALS, Region, regions_of
 from gateway.dialects.label_studio.schemas import Task
 from gateway.errors import ApiError, cause_of
-from gateway.inputs.prompts import DEFAULT_TASK, MAX_TARGETS, TARGET_SEPARATOR
+from gateway.inputs.prompts import MAX_TARGETS, segment_prompt
 from gateway.inputs.read import EncodedImage
 from gateway.settings import Settings
 
@@ -108,9 +108,8 @@ class Predictor:
             raise
 
     async def _ask(self, call: Call, targets: list[str], image: EncodedImage) -> Segmentation:
-        prompt = f"{DEFAULT_TASK} {f' {TARGET_SEPARATOR} '.join(targets)}"
         with call.services.admission.admitted():
-            segmentation = await call.ask(Question(prompt), image)
+            segmentation = await call.ask(Question(segment_prompt(targets)), image)
         check_complete(segmentation)
         return segmentation
 

@@ -56,9 +56,8 @@ class ReplicaPool:
         """
         self._connect, self._metrics, self._clock = connect, metrics, clock
         self._replicas: dict[str, Replica] = {}
-        self._tasks: dict[
-            Replica, asyncio.Task[None]
-        ] = {}  # a watcher for each replica; for a removed one, the task that closes it
+        # A watcher for each replica; for a removed one, the task that closes it.
+        self._tasks: dict[Replica, asyncio.Task[None]] = {}
         self._budget = RetryBudget(clock)
         self._answer_s: deque[float] = deque(maxlen=ANSWERS_KEPT)
         self.failed = asyncio.Event()  # set when a replica failed: the addresses may have changed
