@@ -1,12 +1,12 @@
 """A runner whose tokens can be computed on paper: the strict stand-in for a model in the scheduler's tests.
 
-A prompt `[start, stride, count]` is answered with `start, start + stride, start + 2 * stride, ...`, and the end token
-after `count` of them. Each slot keeps its own sum, so a mixed-up row gives a wrong number, and a decode of an empty
-slot is an error. So is a step that is read sooner or later than it says.
+A prompt `[start, stride, count, ...]` is answered with `start, start + stride, start + 2 * stride, ...`, and the end
+token after `count` of them. Each slot keeps its own sum, so a mixed-up row gives a wrong number, and a decode of an
+empty slot is an error. So is a step that is read sooner or later than it says.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,22 +34,29 @@ class ArithmeticStep:
 
 
 class ArithmeticRunner:
-    def __init__(self, slots: int, steps_ahead: int = 0) -> None:
+    def __init__(self, slots: int, steps_ahead: int = 0, prefill_rows: int = 1) -> None:
         self.slots = slots
+        self.prefill_rows = prefill_rows
         self.steps_ahead = steps_ahead
         self.started = 0  # prefills and decode steps
         self.last_read = 0
         self.eos_ids = frozenset({EOS_ID})
         self.rows: dict[int, tuple[int, int, int]] = {}
+        self.prefilled: list[frozenset[int]] = []
         self.decoded: list[frozenset[int]] = []
 
-    def prefill(self, slot: int, prompt: PreparedPrompt) -> ArithmeticStep:
-        start, stride, count = prompt.input_ids
-        if start == POISON:
+    def prefill(self, prompts: Mapping[int, PreparedPrompt]) -> ArithmeticStep:
+        assert 1 <= len(prompts) <= self.prefill_rows
+        assert all(0 <= slot < self.slots for slot in prompts)
+        if any(prompt.input_ids[0] == POISON for prompt in prompts.values()):
             raise ValueError("poisoned")
-        assert 0 <= slot < self.slots
-        self.rows[slot] = (start, stride, count - 1)
-        return self._start({slot: self._picked(start if count else EOS_ID)})
+        self.prefilled.append(frozenset(prompts))
+        picked = {}
+        for slot, prompt in prompts.items():
+            start, stride, count = prompt.input_ids[:3]
+            self.rows[slot] = (start, stride, count - 1)
+            picked[slot] = self._picked(start if count else EOS_ID)
+        return self._start(picked)
 
     def decode(self, slots: Collection[int]) -> ArithmeticStep:
         self.decoded.append(frozenset(slots))

@@ -2,7 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from paligemma_engine.checkpoints.checkpoint import Checkpoint
 from paligemma_engine.checkpoints.files import CheckpointFiles
 from paligemma_engine.checkpoints.hub import find_checkpoint
 from paligemma_engine.checkpoints.loading import load_files
+from paligemma_engine.device.run_options import RunOptions
 from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.memory.slot_plan import plan_slots
 from paligemma_engine.metrics import MetricKind
@@ -40,6 +41,7 @@ class FaultyRunner:
     def __init__(self, runner: ModelRunner) -> None:
         self._runner = runner
         self.slots, self.eos_ids, self.steps_ahead = runner.slots, runner.eos_ids, runner.steps_ahead
+        self.prefill_rows = runner.prefill_rows
         self.fail_prefill_of: str | None = None
         self.fail_decode = False
         self.not_finite = False
@@ -48,11 +50,11 @@ class FaultyRunner:
         self.may_run.set()
         self.steps = 0
 
-    def prefill(self, slot: int, prompt: PreparedPrompt) -> RunningStep:
+    def prefill(self, prompts: Mapping[int, PreparedPrompt]) -> RunningStep:
         self._wait()
-        if prompt.asked.target == self.fail_prefill_of:
+        if any(prompt.asked.target == self.fail_prefill_of for prompt in prompts.values()):
             raise RuntimeError("poisoned")
-        return self._runner.prefill(slot, prompt)
+        return self._runner.prefill(prompts)
 
     def decode(self, slots: Collection[int]) -> RunningStep:
         self._wait()
@@ -102,7 +104,14 @@ def ask_once(config: EngineConfig, image: bytes, prompt: str) -> Answer:
 class Bench:
     """An engine with everything a test wants to reach."""
 
-    def __init__(self, models_dir: Path, *, on_fatal: Callable[[], None] | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        models_dir: Path,
+        *,
+        on_fatal: Callable[[], None] | None = None,
+        run_options: RunOptions | None = None,
+        **settings: Any,
+    ) -> None:
         self.checkpoint = demo_checkpoint(models_dir)
         self.config = EngineConfig(**{"model_id": DEMO_MODEL_ID, "models_dir": models_dir, "max_slots": 4, **settings})
         self.metrics = EngineMetrics()
@@ -113,6 +122,7 @@ class Bench:
             grammar=self.config.grammar,
             feature_cache_bytes=self.config.feature_cache_bytes,
             metrics=self.metrics,
+            run_options=run_options,
         )
         self.runner = FaultyRunner(runner)
         self._totals: dict[str, float] = {}

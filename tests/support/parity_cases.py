@@ -77,8 +77,10 @@ def make_case(
     )
 
 
-def run(case: Case, *, slots: int, grammar: bool = False, count: int = PAIRS, **options: Any) -> list[Sequence]:
-    """All pairs through a runner, two arriving in every other round."""
+def run(
+    case: Case, *, slots: int, grammar: bool = False, count: int = PAIRS, at_once: int = 2, **options: Any
+) -> list[Sequence]:
+    """All pairs through a runner, so many arriving in every other round."""
     runner = ModelRunner(case.checkpoint, slots=slots, max_new_tokens=case.max_new_tokens, grammar=grammar, **options)
     scheduler = Scheduler(runner, EngineMetrics())
     prepare_image = ImagePreparer(case.checkpoint.processor.image_processor)
@@ -91,8 +93,8 @@ def run(case: Case, *, slots: int, grammar: bool = False, count: int = PAIRS, **
     round_number = 0
     while arriving or scheduler.has_work:
         if round_number % 2 == 0:
-            scheduler.add(arriving[:2])
-            del arriving[:2]
+            scheduler.add(arriving[:at_once])
+            del arriving[:at_once]
         scheduler.run_once()
         round_number += 1
     return sequences

@@ -1,6 +1,7 @@
 """When waiting sequences are prefilled: slow prefills are spread over rounds, unwanted ones are left out."""
 
 import math
+from collections.abc import Mapping
 
 import pytest
 from arithmetic_runner import ArithmeticRunner, ArithmeticStep, Clock, run_to_the_end, sequence
@@ -17,12 +18,12 @@ class SlowPrefills(ArithmeticRunner):
     def __init__(self, slots: int, clock: Clock, seconds: float) -> None:
         super().__init__(slots)
         self._clock, self._seconds = clock, seconds
-        self.prefilled: list[float] = []
+        self.prefilled_at: list[float] = []
 
-    def prefill(self, slot: int, prompt: PreparedPrompt) -> ArithmeticStep:
+    def prefill(self, prompts: Mapping[int, PreparedPrompt]) -> ArithmeticStep:
         self._clock.now += self._seconds
-        self.prefilled.append(self._clock.now)
-        return super().prefill(slot, prompt)
+        self.prefilled_at.append(self._clock.now)
+        return super().prefill(prompts)
 
 
 @pytest.mark.parametrize(("seconds", "in_first_round"), [(4.0, 1), (PREFILL_BUDGET_S / 2, 2), (0.0, 6)])
@@ -34,7 +35,7 @@ def test_slow_prefills_are_spread_over_rounds(seconds: float, in_first_round: in
     sequences = [sequence(10 * number, 1, 3) for number in range(1, 7)]
     scheduler.add(sequences)
     scheduler.run_once()
-    assert len(runner.prefilled) == in_first_round
+    assert len(runner.prefilled_at) == in_first_round
     run_to_the_end(scheduler)
     assert [each.token_ids[0] for each in sequences] == [10, 20, 30, 40, 50, 60]
 
@@ -50,12 +51,12 @@ def test_unwanted_sequences_are_not_prefilled_after_a_slow_prefill(ending: str) 
         unwanted.deadline = math.inf
         prefill = runner.prefill
 
-        def cancelling(slot: int, prompt: PreparedPrompt) -> ArithmeticStep:
+        def cancelling(prompts: Mapping[int, PreparedPrompt]) -> ArithmeticStep:
             unwanted.cancelled = True
-            return prefill(slot, prompt)
+            return prefill(prompts)
 
         runner.prefill = cancelling  # type: ignore[method-assign]
     scheduler.add([first, unwanted, wanted])
     run_to_the_end(scheduler)
     assert unwanted.finish_reason is FinishReason(ending)
-    assert len(runner.prefilled) == 2
+    assert len(runner.prefilled_at) == 2

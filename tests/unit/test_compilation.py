@@ -84,7 +84,7 @@ def test_layers_are_compiled_once_for_each_shape_and_not_for_each_layer(
 def test_a_compiled_prefill_does_not_copy_the_whole_cache() -> None:
     config = GemmaConfig(num_hidden_layers=1, num_key_value_heads=2, head_dim=8)
     cache = SlotCache.allocate(config, slots=61, max_length=32, dtype=torch.float32, device=torch.device("cpu"))
-    view = PrefillView(cache, slot=torch.tensor([5]), positions=torch.arange(20))
+    view = PrefillView(cache, slots=torch.tensor([5]), positions=torch.arange(20))
 
     def write(states: torch.Tensor) -> Any:
         return view.update(states, states, 0)[0] + 1

@@ -13,7 +13,7 @@ from paligemma_engine import errors as engine_errors
 from paligemma_engine import metrics as families
 from paligemma_engine.answers.vocabulary import TokenClass, Vocabulary
 from paligemma_engine.config import ConfigError
-from paligemma_engine.device.run_options import RunOptions, row_buckets
+from paligemma_engine.device.run_options import PREFILL_ROWS, RunOptions
 from paligemma_engine.errors import EngineError, HubFailed, ModelFailed, ModelNotFound
 from paligemma_engine.requests.request import TargetAnswer, Token
 
@@ -173,15 +173,31 @@ def test_tensors_of_an_answer() -> None:
     assert tensors["image_size"].tolist() == [30, 40]
 
 
-@pytest.mark.parametrize(("slots", "buckets"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
-def test_row_buckets(slots: int, buckets: list[int]) -> None:
-    assert row_buckets(slots) == buckets
+@pytest.mark.parametrize(
+    ("slots", "on_cpu", "on_gpu"),
+    [
+        (1, [1], [1]),
+        (2, [1, 2], [1, 2]),
+        (6, [1, 2, 4, 6], [1, 2, 4, 6]),
+        (8, [1, 2, 4, 8], [1, 2, 4, 8]),
+        (18, [1, 2, 4, 8, 12, 16, 18], [1, 2, 4, 8, 16, 18]),
+    ],
+)
+def test_row_buckets(slots: int, on_cpu: list[int], on_gpu: list[int]) -> None:
+    assert RunOptions().row_buckets(slots) == on_cpu
+    assert RunOptions.on_gpu().row_buckets(slots) == RunOptions.compiled_on_cpu().row_buckets(slots) == on_gpu
 
 
 def test_length_buckets() -> None:
-    assert RunOptions().length_buckets(200) == [64, 128, 192, 200]
-    assert RunOptions().length_buckets(192) == [64, 128, 192]
-    assert RunOptions.on_gpu().length_buckets(200) == [200]
+    assert RunOptions().length_buckets(200, prefix=64) == [96, 128, 160, 192, 200]
+    assert RunOptions().length_buckets(192, prefix=64) == [96, 128, 160, 192]
+    assert RunOptions().length_buckets(80, prefix=64) == [80]
+    assert RunOptions.on_gpu().length_buckets(200, prefix=64) == [200]
+
+
+def test_a_large_model_prefills_one_prompt_at_a_time() -> None:
+    assert RunOptions.on_cpu(10_000_000).prefill_rows == PREFILL_ROWS
+    assert RunOptions.on_cpu(6_000_000_000).prefill_rows == RunOptions.on_gpu().prefill_rows == 1
 
 
 def test_how_steps_are_run_in_words() -> None:

@@ -1,7 +1,7 @@
 """Features of a picture are computed once for several prompts; answers stay what they are without."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +41,10 @@ def test_where_there_is_no_memory_to_keep_them_they_are_not_kept() -> None:
         def clone(self, **_: object) -> torch.Tensor:
             raise torch.OutOfMemoryError
 
-    computed = torch.ones(1, 2, 3).as_subclass(Unclonable)
-    features = FeatureCache(lambda _: computed, max_bytes=1000)
+    computed = torch.ones(2, 3).as_subclass(Unclonable)
+    features = FeatureCache(lambda _: computed[None], max_bytes=1000)
     picture = PreparedImage(np.zeros((1, 1, 3), np.uint8), (1, 1), b"picture", np.zeros((3, 1, 1), np.float32))
-    assert features.of(picture) is computed
+    assert features.of([picture])[0].data_ptr() == computed.data_ptr()
     assert picture not in features
 
 
@@ -74,11 +74,11 @@ def prepared(models_dir: Path, seed: int) -> PreparedImage:
     return ImagePreparer(demo_checkpoint(models_dir).processor.image_processor)(draw_scene(seed).image)
 
 
-def tower(models_dir: Path) -> Callable[[PreparedImage], torch.Tensor]:
-    vision = VisionStep(demo_checkpoint(models_dir).model).eval()
+def tower(models_dir: Path, most: int = 1) -> Callable[[Sequence[PreparedImage]], torch.Tensor]:
+    vision = VisionStep(demo_checkpoint(models_dir).model, most=most).eval()
 
-    def compute(image: PreparedImage) -> torch.Tensor:
-        vision.load(image)
+    def compute(images: Sequence[PreparedImage]) -> torch.Tensor:
+        vision.load(images)
         with torch.inference_mode():
             return vision()
 
@@ -89,30 +89,42 @@ def test_features_that_are_kept_survive_the_next_picture(models_dir: Path) -> No
     """On a GPU the tower writes all of its outputs to the same place."""
     one, two = (prepared(models_dir, seed) for seed in (1, 2))
     compute, output = tower(models_dir), torch.zeros(1, 64, 192)
-    features = FeatureCache(lambda image: output.copy_(compute(image)), max_bytes=2 * FEATURE_BYTES)
-    features.of(one)
-    features.of(two)
-    assert features.of(one).equal(compute(one))
-    assert features.of(two).equal(compute(two))
+    features = FeatureCache(lambda images: output.copy_(compute(images)), max_bytes=2 * FEATURE_BYTES)
+    features.of([one])
+    features.of([two])
+    assert features.of([one])[0].equal(compute([one])[0])
+    assert features.of([two])[0].equal(compute([two])[0])
+
+
+def test_several_pictures_are_computed_together_each_once(models_dir: Path) -> None:
+    one, two, three = (prepared(models_dir, seed) for seed in (1, 2, 3))
+    alone, together = tower(models_dir), tower(models_dir, most=3)
+    asked: list[list[PreparedImage]] = []
+    features = FeatureCache(lambda images: (asked.append(list(images)), together(images))[1], max_bytes=10**9)
+    features.of([two])
+    found = features.of([one, two, one, three])
+    assert asked == [[two], [one, three]]
+    for image, computed in zip([one, two, one, three], found, strict=True):
+        torch.testing.assert_close(computed, alone([image])[0], rtol=0, atol=1e-4)
 
 
 def test_the_least_recently_used_one_goes(models_dir: Path) -> None:
     one, two, three = (prepared(models_dir, seed) for seed in (1, 2, 3))
     features = FeatureCache(tower(models_dir), max_bytes=2 * FEATURE_BYTES)
-    kept = features.of(one)
-    features.of(two)
-    assert features.of(one) is kept
-    features.of(three)
+    (kept,) = features.of([one])
+    features.of([two])
+    assert features.of([one])[0] is kept
+    features.of([three])
     assert [image in features for image in (one, two, three)] == [True, False, True]
     features.clear()
     assert one not in features
-    assert features.of(one).equal(kept)
+    assert features.of([one])[0].equal(kept)
 
 
 def test_what_is_larger_than_the_bound_is_not_kept(models_dir: Path) -> None:
     image = prepared(models_dir, 1)
     features = FeatureCache(tower(models_dir), max_bytes=FEATURE_BYTES - 1)
-    assert features.of(image).nbytes == FEATURE_BYTES
+    assert features.of([image])[0].nbytes == FEATURE_BYTES
     assert image not in features
 
 

@@ -11,7 +11,7 @@ from transformers import Gemma2Config, PaliGemmaForConditionalGeneration
 from paligemma_engine import EngineConfig, EngineMetrics
 from paligemma_engine.checkpoints.files import size_of
 from paligemma_engine.errors import ModelFailed
-from paligemma_engine.memory.slot_plan import MemoryNeed, choose_slots, plan_slots
+from paligemma_engine.memory.slot_plan import MemoryNeed, choose_slots, plan_slots, slots_on_cpu
 from paligemma_engine.startup import start_engine
 
 GIB = 1 << 30
@@ -101,9 +101,16 @@ def test_a_number_that_was_set_is_kept_or_refused() -> None:
         choose_slots(64, NEED, free_bytes=8 * GIB)
 
 
+def test_a_large_model_has_fewer_slots_on_a_cpu() -> None:
+    """16 slots of the 3B are 2.4 GB beside its 6 GB; a small model has all 32."""
+    assert slots_on_cpu(NEED, free_bytes=40 * GIB) == 16
+    assert slots_on_cpu(NEED, free_bytes=1 * GIB) == 7
+    assert slots_on_cpu(NEED, free_bytes=0) == 1
+
+
 def test_on_the_cpu_nothing_is_measured(models_dir: Path) -> None:
     checkpoint = demo_checkpoint(models_dir)
-    assert plan_slots(EngineConfig(), checkpoint) == 16
+    assert plan_slots(EngineConfig(), checkpoint) == 32
     assert plan_slots(EngineConfig(max_slots=3), checkpoint) == 3
 
 

@@ -28,7 +28,7 @@ def shown(checkpoint: Checkpoint, image: PreparedImage) -> np.ndarray:
     """What the vision tower is given."""
     step = VisionStep(checkpoint.model)
     with torch.inference_mode():
-        step.load(image)
+        step.load([image])
     return step.pixel_values[0].numpy()
 
 

@@ -20,7 +20,6 @@ from paligemma_engine import EngineConfig, EngineMetrics
 from paligemma_engine.answers.detokenizer import token_texts
 from paligemma_engine.checkpoints.files import CheckpointFiles
 from paligemma_engine.checkpoints.loading import load_files
-from paligemma_engine.device.run_options import RunOptions
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.startup import start_runner
 
@@ -68,7 +67,7 @@ def test_the_text_model_is_quantised_and_answers_as_generate_does(
     text, vision = checkpoint.model.model.language_model, checkpoint.model.model.vision_tower
     assert checkpoint.is_quantized
     runner = start_runner(replace(config, compile=True), checkpoint, EngineMetrics())
-    assert runner.run_options == RunOptions()  # its layers look at their input on the host
+    assert runner.run_options.compiled is None  # its layers look at their input on the host
     assert {type(module) for module in text.modules() if isinstance(module, torch.nn.Linear)} == {layer}
     assert {type(module) for module in vision.modules() if isinstance(module, torch.nn.Linear)} == {torch.nn.Linear}
     assert_answers_alike(config, reference_of(models_dir / DEMO_MODEL_ID, quantization), sample_image)

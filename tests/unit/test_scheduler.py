@@ -1,5 +1,7 @@
 """Slots, admission and endings, with sums instead of a model: each sequence's tokens are known beforehand."""
 
+from collections.abc import Mapping
+
 import pytest
 from arithmetic_runner import NOT_FINITE, POISON, ArithmeticRunner, ArithmeticStep, Clock, run_to_the_end, sequence
 from letters import IDS, SEP, letter_vocabulary
@@ -114,7 +116,7 @@ def test_a_prefill_that_finds_the_device_lost_is_fatal() -> None:
     """Else every request would fail for itself, on a server that looks well."""
     scheduler, runner, _ = scheduler_with(slots=1)
 
-    def lost(slot: int, prompt: PreparedPrompt) -> ArithmeticStep:
+    def lost(prompts: Mapping[int, PreparedPrompt]) -> ArithmeticStep:
         raise DeviceLost
 
     runner.prefill = lost  # type: ignore[method-assign]
@@ -192,8 +194,8 @@ def test_seconds_count_for_the_kind_of_step_that_took_them() -> None:
     """A prefill that is read late is not mistaken for a slow decode step."""
 
     class SlowReads(ArithmeticRunner):
-        def prefill(self, slot: int, prompt: PreparedPrompt) -> ArithmeticStep:
-            step = super().prefill(slot, prompt)
+        def prefill(self, prompts: Mapping[int, PreparedPrompt]) -> ArithmeticStep:
+            step = super().prefill(prompts)
             read = step.read
             step.read = lambda: (wait(10.0), read())[1]  # type: ignore[method-assign]
             wait(1.0)

@@ -51,12 +51,15 @@ FIRST_TOKEN_SECONDS: Final = Family(
     _SECONDS,
 )
 PREFILL_SECONDS: Final = Family(
-    "paligemma_prefill_seconds", MetricKind.HISTOGRAM, "One prefill: image and prompt through the model.", _SECONDS
+    "paligemma_prefill_seconds",
+    MetricKind.HISTOGRAM,
+    "One prefill: images and prompts, one or several at once, through the model.",
+    _SECONDS,
 )
 IMAGE_FEATURES: Final = Family(
     "paligemma_image_features_total",
     MetricKind.COUNTER,
-    "Prefills by where their picture's features came from: computed, or kept from an earlier one.",
+    "Prompts by where their picture's features came from: computed, or kept from another one.",
 )
 DECODE_STEPS: Final = Family("paligemma_decode_steps_total", MetricKind.COUNTER, "Decode steps, each for all slots.")
 DECODE_SECONDS: Final = Family("paligemma_decode_step_seconds_total", MetricKind.COUNTER, "Time spent in decode steps.")

@@ -22,7 +22,7 @@ from paligemma_engine.device.run_options import CudaGraphs, RunOptions
 from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.errors import Loading, ModelFailed
 from paligemma_engine.layers.packed_linear import can_pack
-from paligemma_engine.layers.replacement import pack_linears
+from paligemma_engine.layers.replacement import pack_linears, weight_bytes
 from paligemma_engine.memory.fit import Memory, require_disk
 from paligemma_engine.memory.slot_plan import plan_slots, too_large
 from paligemma_engine.metrics import EngineMetrics
@@ -30,9 +30,9 @@ from paligemma_engine.model.fused_tiles import own_tiles_fit, tiles_within
 from paligemma_engine.pool.model_pool import MakeRoom, ModelPool
 from paligemma_engine.scheduling.engine import Engine
 
-# How long the engine thread waits for the GIL after it has waited for the device. Python's default, 5 ms, exceeds a
-# decode step.
-SWITCH_INTERVAL_ON_GPU_S: Final = 0.0005
+# How long the engine thread waits for the GIL, such as after each operation of a step. Python's default, 5 ms, exceeds
+# a decode step.
+SWITCH_INTERVAL_S: Final = 0.0005
 
 
 def start_models(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Callable[[], None]) -> ModelPool:
@@ -46,8 +46,7 @@ def start_models(config: EngineConfig, metrics: EngineMetrics, *, on_fatal: Call
     Raises:
         EngineError: the checkpoint cannot be found, loaded or served.
     """
-    if config.device != "cpu":
-        sys.setswitchinterval(SWITCH_INTERVAL_ON_GPU_S)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     pools: list[ModelPool] = []
 
     def fail() -> None:  # the process ends with the first engine that fails
@@ -202,7 +201,7 @@ def _run_options(config: EngineConfig, checkpoint: Checkpoint) -> RunOptions:
         prepare_compiler()
     device = checkpoint.model.device
     if device.type != "cuda":
-        return RunOptions.compiled_on_cpu() if compiled else RunOptions()
+        return RunOptions.compiled_on_cpu() if compiled else RunOptions.on_cpu(weight_bytes(checkpoint.model))
     shared_memory_bytes = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
     own_tiles = own_tiles_fit(shared_memory_bytes)
     text_config, itemsize = checkpoint.model.config.get_text_config(), checkpoint.model.dtype.itemsize

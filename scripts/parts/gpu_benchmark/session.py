@@ -15,7 +15,6 @@ import torch
 import transformers
 from transformers.utils import logging
 
-from paligemma_engine.device.run_options import row_buckets
 from paligemma_engine.memory.release import release_memory
 from parts.gpu_benchmark.architecture import PALIGEMMA2_3B_448, TINY, Architecture, make_model, make_processor
 from parts.gpu_benchmark.ceilings import ModelCost, measure_copy_bytes_per_s, measure_matrix_flops_per_s
@@ -181,9 +180,9 @@ class Bench:
     def _measure_steps(self) -> None:
         """Times prefills one by one; for each number of rows, times the decode steps of an answer, back to back."""
         runner, slots = self.served.runner, self.served.runner.slots
-        for rows in row_buckets(slots):
+        for rows in runner.run_options.row_buckets(slots):
             for slot, prompt in enumerate(self.served.plan(self.work.requests(rows))):
-                prefill = functools.partial(runner.prefill, slot, prompt)
+                prefill = functools.partial(runner.prefill, {slot: prompt})
                 self.measured.prefill_s.append(self._clock.time(prefill))
             step = functools.partial(runner.decode, range(rows))
             self.measured.step_s.setdefault(rows, []).append(self._clock.time(step, repeats=NEW_TOKENS - 1))

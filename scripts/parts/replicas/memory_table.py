@@ -8,7 +8,7 @@ import torch
 from transformers import Gemma2Config
 
 from paligemma_engine import EngineConfig
-from paligemma_engine.memory.slot_plan import SLOTS_ON_GPU, MemoryNeed
+from paligemma_engine.memory.slot_plan import MOST_SLOTS, MemoryNeed
 from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS
 from parts.gpu_benchmark.architecture import PALIGEMMA2_3B_448, Architecture
 
@@ -37,7 +37,7 @@ class Row:
         name: its size, such as `3b`.
         image_size: pixels.
         slot_bytes: keys and values of a slot.
-        slots: that fit, by gigabytes of the GPU's memory; at most SLOTS_ON_GPU.
+        slots: that fit, by gigabytes of the GPU's memory; at most MOST_SLOTS.
     """
 
     name: str
@@ -62,7 +62,7 @@ def _row(name: str, image_size: int) -> Row:
         captured=True,
     )
     weights = weight_count(architecture) * DTYPE.itemsize
-    slots = {gb: min(SLOTS_ON_GPU, need.slots_within(int(gb * 1e9) - weights)) for gb in GPU_GB}
+    slots = {gb: min(MOST_SLOTS, need.slots_within(int(gb * 1e9) - weights)) for gb in GPU_GB}
     return Row(name, image_size, need.slot_bytes, slots)
 
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from paligemma_engine.device.cuda_graph import Capture, CapturesSteps
+from paligemma_engine.device.threads import LARGE_WEIGHT_BYTES
 from paligemma_engine.model.attention import FUSED_ATTENTION, GROUPED_ATTENTION
 from paligemma_engine.model.fused_tiles import FusedTiles
 from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS
 
 SHORT_PROMPT_TOKENS: Final = 32  # most prompts are a few words
+PREFILL_ROWS: Final = 8  # of a small model on the CPU: 8 prompts of the demo model take 5 times as long as one
 PROMPT_PADDING: Final = (SHORT_PROMPT_TOKENS, MAX_PROMPT_TOKENS)
 
 
@@ -46,9 +48,12 @@ class RunOptions:
         steps_ahead: how many prefills and decode steps may be unread when the next one is started. On the CPU nothing
             runs beside the caller.
         prompt_padding: the numbers of text tokens that prompts are padded to; none: each runs at its own length.
-        length_step: decode steps are built for rows seen to a multiple of this; None: to their end. On the CPU
-            attention over empty positions is what costs; on a GPU each length would be one more graph to capture, and
-            most positions are the image's anyway.
+        prefill_rows: how many prompts a prefill takes at most.
+        row_step: decode steps are built for multiples of so many rows, beside powers of two; None: for powers of two
+            only. On the CPU each row takes time; on a GPU hardly any, and each number would be one more graph.
+        length_step: decode steps are built for rows seen to a multiple of this beyond the image; None: to their end. On
+            the CPU attention over empty positions is what costs; on a GPU each length would be one more graph to
+            capture, and most positions are the image's anyway.
         cuda_graphs: whether steps are captured.
         make_capture: what captures the steps of one runner.
         compiled: what torch.compile fuses, if anything.
@@ -59,7 +64,9 @@ class RunOptions:
 
     steps_ahead: int = 0
     prompt_padding: tuple[int, ...] = ()
-    length_step: int | None = 64
+    prefill_rows: int = 1
+    row_step: int | None = 4
+    length_step: int | None = 32
     cuda_graphs: CudaGraphs = CudaGraphs.OFF
     make_capture: Callable[[], CapturesSteps] = Capture
     compiled: Compiled | None = None
@@ -67,9 +74,14 @@ class RunOptions:
     tiles: FusedTiles | None = None
 
     @classmethod
+    def on_cpu(cls, weight_bytes: int) -> Self:
+        """What suits a model of this size: a large one computes several prompts no faster than one after the other."""
+        return cls(prefill_rows=1 if weight_bytes >= LARGE_WEIGHT_BYTES else PREFILL_ROWS)
+
+    @classmethod
     def compiled_on_cpu(cls) -> Self:
         """Few shapes, for each is compiled by itself."""
-        return cls(prompt_padding=PROMPT_PADDING, length_step=None, compiled=Compiled.STEPS)
+        return cls(prompt_padding=PROMPT_PADDING, row_step=None, length_step=None, compiled=Compiled.STEPS)
 
     @classmethod
     def on_gpu(
@@ -84,6 +96,7 @@ class RunOptions:
         return cls(
             steps_ahead=1,
             prompt_padding=PROMPT_PADDING,
+            row_step=None,
             length_step=None,
             cuda_graphs=cuda_graphs,
             compiled=Compiled.LAYERS if compiled else None,
@@ -97,17 +110,18 @@ class RunOptions:
         tiles = f" (tiles {self.tiles})" if self.tiles else ""
         return f"{self.attention} attention{tiles}, {compiled}, {captured}"
 
-    def length_buckets(self, max_length: int) -> list[int]:
-        """The numbers of positions that decode steps are built for."""
+    def row_buckets(self, slots: int) -> list[int]:
+        """The numbers of rows that decode steps are built for."""
+        powers = {1 << power for power in range(slots.bit_length()) if 1 << power < slots}
+        multiples = set() if self.row_step is None else {*range(self.row_step, slots, self.row_step)}
+        return sorted({slots, *powers, *multiples})
+
+    def length_buckets(self, max_length: int, *, prefix: int) -> list[int]:
+        """The numbers of positions that decode steps are built for; all rows have those of the image, `prefix`."""
         if self.length_step is None:
             return [max_length]
-        return [*range(self.length_step, max_length, self.length_step), max_length]
+        return [*range(prefix + self.length_step, max_length, self.length_step), max_length]
 
     def padded(self, text_tokens: int) -> int:
         """How many text tokens a prompt of so many is run with."""
         return next((padded for padded in self.prompt_padding if padded >= text_tokens), text_tokens)
-
-
-def row_buckets(slots: int) -> list[int]:
-    """The row counts that a decode step is built for: powers of two, and all slots."""
-    return sorted({slots, *(1 << power for power in range(slots.bit_length()) if 1 << power < slots)})

@@ -1,6 +1,6 @@
-"""Runs the model for the scheduler: one prefill, or one decode step for a bucket of rows."""
+"""Runs the model for the scheduler: a prefill of one or several prompts, or a decode step for a bucket of rows."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from paligemma_engine.device.checked_capture import Output, RehearsedStep, captu
 from paligemma_engine.device.compilation import compile_layers, compile_step, unlimited
 from paligemma_engine.device.cuda_graph import on_device
 from paligemma_engine.device.feature_cache import FeatureCache
-from paligemma_engine.device.run_options import Compiled, CudaGraphs, RunOptions, row_buckets
+from paligemma_engine.device.run_options import Compiled, CudaGraphs, RunOptions
 from paligemma_engine.device.threads import CpuThreads
 from paligemma_engine.layers.replacement import weight_bytes
 from paligemma_engine.metrics import IMAGE_FEATURES, EngineMetrics
@@ -81,7 +81,8 @@ class ModelRunner:
         with on_device(self._device):
             captured = self._run_options.cuda_graphs is not CudaGraphs.OFF
             self._capture = self._run_options.make_capture() if captured else None
-        self._vision = VisionStep(checkpoint.model).eval()
+        self._prefill_rows = min(self._run_options.prefill_rows, slots)
+        self._vision = VisionStep(checkpoint.model, most=self._prefill_rows).eval()
         self._features = FeatureCache(self._features_of, max_bytes=feature_cache_bytes)
         self._read_back = ReadBack(slots=slots, steps_ahead=self.steps_ahead, device=self._device)
         self._cpu_threads: CpuThreads | None = None
@@ -90,15 +91,20 @@ class ModelRunner:
         self._running = 0  # in the newest step
         self._positions = [0] * slots  # kept on the host, so that no step waits for the device
         self._inputs = PrefillInputs.allocate(
-            checkpoint.model, image_tokens=checkpoint.image_token_count, max_text_tokens=MAX_PROMPT_TOKENS
+            checkpoint.model,
+            rows=self._prefill_rows,
+            image_tokens=checkpoint.image_token_count,
+            max_text_tokens=MAX_PROMPT_TOKENS,
         )
-        self._prefill_steps: dict[int, Step] = {}
+        self._prefill_steps: dict[tuple[int, int], Step] = {}
         # The largest first: the memory of its graph serves the others.
         for text_tokens in reversed(self._run_options.prompt_padding):
-            self._prefill_step(text_tokens)
+            self._prefill_step(self._prefill_rows, text_tokens)
         self._run_vision: Callable[[], torch.Tensor] = self._prepare_step(self._vision)
-        self._row_buckets = row_buckets(slots)
-        self._length_buckets = self._run_options.length_buckets(self._cache.max_length)
+        self._row_buckets = self._run_options.row_buckets(slots)
+        self._length_buckets = self._run_options.length_buckets(
+            self._cache.max_length, prefix=checkpoint.image_token_count
+        )
         self._steps = {
             (rows, length): self._prepare_step(
                 DecodeStep(
@@ -124,35 +130,50 @@ class ModelRunner:
         """The tokens that end a sequence."""
         return self._checkpoint.vocabulary.eos_ids
 
-    def prefill(self, slot: int, prompt: PreparedPrompt) -> RunningStep:
-        """Starts to put a prompt into a slot."""
-        self._metrics.count(IMAGE_FEATURES, source="kept" if prompt.image in self._features else "computed")
+    @property
+    def prefill_rows(self) -> int:
+        """How many prompts a prefill takes at most."""
+        return self._prefill_rows
+
+    def prefill(self, prompts: Mapping[int, PreparedPrompt]) -> RunningStep:
+        """Starts to put prompts into free slots, at most `prefill_rows` of them."""
+        new = len({prompt.image.digest for prompt in prompts.values() if prompt.image not in self._features})
+        for source, count in (("computed", new), ("kept", len(prompts) - new)):
+            if count:
+                self._metrics.count(IMAGE_FEATURES, count, source=source)
         try:
-            return self._prefill(slot, prompt)
+            return self._prefill(prompts)
         except torch.AcceleratorError as error:  # after it, every call to the GPU fails
             raise DeviceLost(str(error)) from error
 
     @torch.inference_mode()
-    def _prefill(self, slot: int, prompt: PreparedPrompt) -> RunningStep:
+    def _prefill(self, prompts: Mapping[int, PreparedPrompt]) -> RunningStep:
         if self._cpu_threads is not None:
-            self._cpu_threads.set_for(self._running + 1)
-        text_ids = prompt.input_ids[self._checkpoint.image_token_count :]
-        grammar_state = self._grammar.start[prompt.asked.task]
+            self._cpu_threads.set_for(self._running + len(prompts))
+        image_tokens = self._checkpoint.image_token_count
         with on_device(self._device):
-            self._cache.clear(slot)
-            features = self._features.of(prompt.image)
-            self._inputs.fill(features=features, text_ids=text_ids, slot=slot, grammar_state=grammar_state)
-            outputs = self._prefill_step(self._run_options.padded(len(text_ids)))()
-            self._positions[slot] = len(prompt.input_ids)
-            return self._read_back.start({slot: 0}, *outputs)
+            self._cache.clear(prompts)
+            features = self._features.of([prompt.image for prompt in prompts.values()])
+            for row, (slot, prompt) in enumerate(prompts.items()):
+                self._inputs.fill(
+                    row,
+                    features=features[row],
+                    text_ids=prompt.input_ids[image_tokens:],
+                    slot=slot,
+                    grammar_state=self._grammar.start[prompt.asked.task],
+                )
+                self._positions[slot] = len(prompt.input_ids)
+            longest = max(len(prompt.input_ids) for prompt in prompts.values()) - image_tokens
+            outputs = self._prefill_step(len(prompts), self._run_options.padded(longest))()
+            return self._read_back.start({slot: row for row, slot in enumerate(prompts)}, *outputs)
 
-    def _prefill_step(self, text_tokens: int) -> Step:
-        if text_tokens not in self._prefill_steps:
-            model, cache, state = self._checkpoint.model, self._cache, self._state
+    def _prefill_step(self, rows: int, text_tokens: int) -> Step:
+        if (rows, text_tokens) not in self._prefill_steps:
+            model, cache, state, inputs = self._checkpoint.model, self._cache, self._state, self._inputs.first(rows)
             length = self._checkpoint.image_token_count + text_tokens
-            step = PrefillStep(model, cache, state, self._greedy_head, self._inputs, length=length).eval()
-            self._prefill_steps[text_tokens] = self._prepare_step(step)
-        return self._prefill_steps[text_tokens]
+            step = PrefillStep(model, cache, state, self._greedy_head, inputs, length=length).eval()
+            self._prefill_steps[rows, text_tokens] = self._prepare_step(step)
+        return self._prefill_steps[rows, text_tokens]
 
     @property
     def steps_ahead(self) -> int:
@@ -182,17 +203,18 @@ class ModelRunner:
         blank = PreparedImage(no_pixels, (height, width), b"", np.zeros((3, LEVELS), np.float32))
         asked = split_prompt("segment cat")[0]
         with torch.inference_mode(), on_device(self._device), unlimited():
-            self._prefill(0, PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked))
+            prompt = PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked)
+            self._prefill(dict.fromkeys(range(self._prefill_rows), prompt))
             self._features.clear()
             for text_tokens in self._run_options.prompt_padding:
-                self._prefill_step(text_tokens)()
+                self._prefill_step(self._prefill_rows, text_tokens)()
             for rows in self._row_buckets:  # at one length each: with the 3B a step takes half a second on a CPU
                 self._steps[rows, self._length_buckets[-1]]()
             if self._cpu_threads is not None:
                 self._cpu_threads.calibrate(self._steps[self._row_buckets[0], self._length_buckets[0]])
 
-    def _features_of(self, image: PreparedImage) -> torch.Tensor:
-        self._vision.load(image)
+    def _features_of(self, images: Sequence[PreparedImage]) -> torch.Tensor:
+        self._vision.load(images)
         return self._run_vision()
 
     @torch.inference_mode()

@@ -21,8 +21,9 @@ from paligemma_engine.preparation.prompt_tokens import slot_length
 
 _log = logging.getLogger(__name__)
 
-SLOTS_ON_CPU: Final = 16
-SLOTS_ON_GPU: Final = 32  # where they fit
+MOST_SLOTS: Final = 32  # where they fit
+LARGE_SLOTS_ON_CPU: Final = 16  # the most on a CPU where MOST_SLOTS take more than the next
+SMALL_SLOTS_BYTES: Final = 500_000_000
 
 MARGIN_BYTES: Final = 1 << 30  # workspaces of libraries, graphs, fragmentation
 _FLOAT32_BYTES: Final = 4
@@ -97,7 +98,7 @@ class MemoryNeed:
 
 
 def plan_slots(config: EngineConfig, checkpoint: Checkpoint) -> int:
-    """Returns the number of slots: the setting, or as many as fit, up to SLOTS_ON_GPU or SLOTS_ON_CPU.
+    """Returns the number of slots: the setting, or as many as fit, up to MOST_SLOTS; fewer large ones on a CPU.
 
     Raises:
         ModelFailed: they do not fit the GPU; says what to set.
@@ -112,12 +113,18 @@ def plan_slots(config: EngineConfig, checkpoint: Checkpoint) -> int:
         captured=config.cuda_graphs != "off" and not checkpoint.is_quantized,
     )
     if device.type != "cuda":
-        fitting = min(SLOTS_ON_CPU, free_host_bytes() // need.slot_bytes)
-        return config.max_slots or max(1, fitting)
+        return config.max_slots or slots_on_cpu(need, free_bytes=free_host_bytes())
     free_bytes = free_gpu_bytes(device)
     slots = choose_slots(config.max_slots, need, free_bytes=free_bytes)
     _log.info("%d slots of %.0f MB, %.1f GB free before", slots, need.slot_bytes / 1e6, free_bytes / 1e9)
     return slots
+
+
+def slots_on_cpu(need: MemoryNeed, *, free_bytes: int) -> int:
+    """Returns the number of slots for this free memory, at least 1: an estimate, since the host can swap."""
+    are_small = MOST_SLOTS * need.slot_bytes <= SMALL_SLOTS_BYTES
+    most = MOST_SLOTS if are_small else LARGE_SLOTS_ON_CPU
+    return max(1, min(most, free_bytes // need.slot_bytes))
 
 
 def choose_slots(wanted: int | None, need: MemoryNeed, *, free_bytes: int) -> int:
@@ -131,7 +138,7 @@ def choose_slots(wanted: int | None, need: MemoryNeed, *, free_bytes: int) -> in
     if fitting == 0:
         raise ModelFailed(f"no slot fits {free}; {too_large()}")
     if wanted is None:
-        return min(SLOTS_ON_GPU, fitting)
+        return min(MOST_SLOTS, fitting)
     if wanted > fitting:
         raise ModelFailed(f"MAX_SLOTS={wanted} does not fit {free}, {fitting} do; set it to auto, or lower")
     return wanted

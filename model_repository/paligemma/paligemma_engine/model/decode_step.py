@@ -35,12 +35,12 @@ class SlotState:
         return type(self)(self.token_ids[:rows], self.positions[:rows], self.grammar_states[:rows])
 
     def set(
-        self, slot: torch.Tensor, *, token_ids: torch.Tensor, positions: torch.Tensor, grammar_states: torch.Tensor
+        self, slots: torch.Tensor, *, token_ids: torch.Tensor, positions: torch.Tensor, grammar_states: torch.Tensor
     ) -> None:
-        """Puts a prefilled sequence into a slot; all arguments are int64[1]."""
-        self.token_ids.index_copy_(0, slot, token_ids)
-        self.positions.index_copy_(0, slot, positions)
-        self.grammar_states.index_copy_(0, slot, grammar_states)
+        """Puts prefilled sequences into their slots; all arguments are int64[rows]."""
+        self.token_ids.index_copy_(0, slots, token_ids)
+        self.positions.index_copy_(0, slots, positions)
+        self.grammar_states.index_copy_(0, slots, grammar_states)
 
 
 class DecodeStep(nn.Module):

@@ -1,9 +1,9 @@
 """The KV cache of all slots, and the two views of it for transformers' model.
 
-A slot is a row of the cache. A prefill writes the prompt's keys and values into one row; a decode step writes one
+A slot is a row of the cache. A prefill writes each prompt's keys and values into one row; a decode step writes one
 position of every row and reads all rows:
 
-    slot 0   k k k k k k . . .      prefill view: [slot, :, 0:n] <- the prompt's n keys; attention sees them raw
+    slot 0   k k k k k k . . .      prefill view: [slot, :, 0:n] <- each prompt's n keys; attention sees them raw
     slot 1   k k k . . . . . .
     slot 2   k k k k k . . . .      decode view: [row, :, position[row]] <- one key a row; all rows are seen to `length`
 
@@ -11,6 +11,7 @@ Values of a slot's earlier sequence are masked: a sequence sees only positions t
 does not hide a value that is not finite, since 0 times NaN is NaN. So a row is cleared before each prefill.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -47,9 +48,10 @@ class SlotCache:
         """Number of positions of a row."""
         return self.keys[0].shape[2]
 
-    def clear(self, slot: int) -> None:
-        """Sets a row to zero, in place."""
-        torch._foreach_zero_([layer[slot] for layer in (*self.keys, *self.values)])
+    def clear(self, slots: Iterable[int]) -> None:
+        """Sets rows to zero, in place."""
+        layers = (*self.keys, *self.values)
+        torch._foreach_zero_([layer[slot] for slot in slots for layer in layers])
 
 
 class _LayerView(CacheLayerMixin):  # type: ignore[misc]  # transformers' classes are untyped
@@ -71,14 +73,14 @@ class _LayerView(CacheLayerMixin):  # type: ignore[misc]  # transformers' classe
 
 
 class _PrefillLayer(_LayerView):
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, slot: torch.Tensor, positions: torch.Tensor) -> None:
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor, positions: torch.Tensor) -> None:
         super().__init__(keys, values)
-        self._slot, self._positions = slot, positions
+        self._slots, self._positions = slots[:, None], positions
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
         # Indices instead of slices: the compiler copies the whole tensor, with all slots, to write to a slice.
-        self.keys[self._slot, :, self._positions] = key_states[0].transpose(0, 1)
-        self.values[self._slot, :, self._positions] = value_states[0].transpose(0, 1)
+        self.keys[self._slots, :, self._positions] = key_states.transpose(1, 2)
+        self.values[self._slots, :, self._positions] = value_states.transpose(1, 2)
         return key_states, value_states
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -105,12 +107,12 @@ class _DecodeLayer(_LayerView):
 
 
 class PrefillView(Cache):  # type: ignore[misc]
-    """Writes a prompt of one sequence into one slot."""
+    """Writes the prompts of a prefill, each into its slot."""
 
-    def __init__(self, cache: SlotCache, *, slot: torch.Tensor, positions: torch.Tensor) -> None:
-        """`slot` int64[1] is read at every prefill; `positions` int64[length] counts the prompt, padding included."""
+    def __init__(self, cache: SlotCache, *, slots: torch.Tensor, positions: torch.Tensor) -> None:
+        """`slots` int64[rows] is read at every prefill; `positions` int64[length] counts a prompt, padding included."""
         layers = zip(cache.keys, cache.values, strict=True)
-        super().__init__(layers=[_PrefillLayer(keys, values, slot, positions) for keys, values in layers])
+        super().__init__(layers=[_PrefillLayer(keys, values, slots, positions) for keys, values in layers])
 
 
 class DecodeView(Cache):  # type: ignore[misc]

@@ -1,5 +1,6 @@
-"""The prefill of one slot. Prompts are padded on the right to a fixed length; no host sync, so graphs can hold it."""
+"""The prefill of some slots. Prompts are padded on the right to a fixed length; no host sync, so graphs can hold it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,53 +19,65 @@ class PrefillInputs:
     """The inputs that differ between prompts, on the device.
 
     Attributes:
-        features: [1, image tokens, hidden], the vision tower's output.
-        text_ids: int64[1, most text tokens]; those beyond `length` are padding.
-        length: int64[1], image tokens and text tokens without padding.
-        slot: int64[1], the sequence's slot.
-        grammar_state: int64[1], the first state of its answer.
-        upload_text: fills `text_ids`.
+        features: [rows, image tokens, hidden], the vision tower's output.
+        text_ids: int64[rows, most text tokens]; those beyond `lengths` are padding.
+        lengths: int64[rows], image tokens and text tokens without padding.
+        slots: int64[rows], the sequences' slots.
+        grammar_states: int64[rows], the first states of their answers.
+        upload_text: for each row, fills its `text_ids`.
     """
 
     features: torch.Tensor
     text_ids: torch.Tensor
-    length: torch.Tensor
-    slot: torch.Tensor
-    grammar_state: torch.Tensor
-    upload_text: Upload
+    lengths: torch.Tensor
+    slots: torch.Tensor
+    grammar_states: torch.Tensor
+    upload_text: Sequence[Upload]
 
     @classmethod
-    def allocate(cls, model: Any, *, image_tokens: int, max_text_tokens: int) -> Self:
-        """Allocates the inputs for the longest prompt."""
+    def allocate(cls, model: Any, *, rows: int, image_tokens: int, max_text_tokens: int) -> Self:
+        """Allocates the inputs for so many prompts, each as long as a prompt can be."""
         hidden_size, device = model.config.get_text_config().hidden_size, model.device
-        text_ids = torch.zeros(1, max_text_tokens, dtype=torch.long, device=device)
-        length, slot, grammar_state = (torch.zeros(1, dtype=torch.long, device=device) for _ in range(3))
+        text_ids = torch.zeros(rows, max_text_tokens, dtype=torch.long, device=device)
+        lengths, slots, grammar_states = (torch.zeros(rows, dtype=torch.long, device=device) for _ in range(3))
         return cls(
-            features=torch.zeros(1, image_tokens, hidden_size, dtype=model.dtype, device=device),
+            features=torch.zeros(rows, image_tokens, hidden_size, dtype=model.dtype, device=device),
             text_ids=text_ids,
-            length=length,
-            slot=slot,
-            grammar_state=grammar_state,
-            upload_text=Upload(text_ids[0]),
+            lengths=lengths,
+            slots=slots,
+            grammar_states=grammar_states,
+            upload_text=[Upload(row) for row in text_ids],
         )
 
-    def fill(self, *, features: torch.Tensor, text_ids: list[int], slot: int, grammar_state: int) -> None:
-        """Copies the next prompt in; the device may still be running the previous one."""
-        self.features.copy_(features)
-        self.upload_text(torch.tensor(text_ids))
-        self.length.fill_(features.shape[1] + len(text_ids))
-        self.slot.fill_(slot)
-        self.grammar_state.fill_(grammar_state)
+    def first(self, rows: int) -> Self:
+        """A view of the first rows."""
+        return type(self)(
+            features=self.features[:rows],
+            text_ids=self.text_ids[:rows],
+            lengths=self.lengths[:rows],
+            slots=self.slots[:rows],
+            grammar_states=self.grammar_states[:rows],
+            upload_text=self.upload_text[:rows],
+        )
+
+    def fill(self, row: int, *, features: torch.Tensor, text_ids: list[int], slot: int, grammar_state: int) -> None:
+        """Copies a prompt in, features [image tokens, hidden]; the device may still be running the previous ones."""
+        self.features[row].copy_(features)
+        self.upload_text[row](torch.tensor(text_ids))
+        self.lengths[row].fill_(len(features) + len(text_ids))
+        self.slots[row].fill_(slot)
+        self.grammar_states[row].fill_(grammar_state)
 
 
 class PrefillStep(nn.Module):
-    """Runs the prompt in `inputs`, of at most `length` tokens; each token attends to all of them.
+    """Runs the prompts in `inputs`, of at most `length` tokens; each token attends to all of its prompt.
 
-    Padding is masked. Its keys and values are written to the slot, too; decode steps overwrite them before they read
+    Padding is masked. Its keys and values are written to the slots, too; decode steps overwrite them before they read
     them.
     """
 
     positions: torch.Tensor
+    rows: torch.Tensor
 
     def __init__(
         self,
@@ -82,11 +95,12 @@ class PrefillStep(nn.Module):
         self.has_window = getattr(model.config.get_text_config(), "sliding_window", None) is not None
         self.state, self.inputs = state, inputs
         self.text_length = length - inputs.features.shape[1]
-        self.register_buffer("positions", torch.arange(length, device=inputs.slot.device)[None])
-        self.view = PrefillView(cache, slot=inputs.slot, positions=self.positions[0])
+        self.register_buffer("positions", torch.arange(length, device=inputs.slots.device)[None])
+        self.register_buffer("rows", torch.arange(len(inputs.slots), device=inputs.slots.device))
+        self.view = PrefillView(cache, slots=inputs.slots, positions=self.positions[0])
 
     def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns int64[1] first token and float32[1] log-probability; puts the sequence into its slot."""
+        """Returns int64[rows] first tokens and float32[rows] log-probabilities; puts the sequences into their slots."""
         inputs = self.inputs
         text = self.embedding(inputs.text_ids[:, : self.text_length])
         hidden = self.language_model(
@@ -96,24 +110,24 @@ class PrefillStep(nn.Module):
             past_key_values=self.view,
             use_cache=True,
         ).last_hidden_state
-        last = hidden.index_select(1, inputs.length - 1)[:, 0]
-        token_ids, logprobs, grammar_states = self.greedy_head(last, inputs.grammar_state)
-        self.state.set(inputs.slot, token_ids=token_ids, positions=inputs.length, grammar_states=grammar_states)
+        last = hidden[self.rows, inputs.lengths - 1]
+        token_ids, logprobs, grammar_states = self.greedy_head(last, inputs.grammar_states)
+        self.state.set(inputs.slots, token_ids=token_ids, positions=inputs.lengths, grammar_states=grammar_states)
         return token_ids, logprobs
 
     def rehearse(self, number: int) -> None:
-        """Puts a made-up prompt in, with some padding, so that runs can be compared; slot 0 may not be occupied.
+        """Puts made-up prompts in, with some padding, so that runs can be compared; no slot may be occupied.
 
         Each number, from 0, gives another prompt.
         """
         inputs, longest = self.inputs, self.positions.shape[1]
         inputs.features.copy_(torch.linspace(-1, 1 + number, inputs.features.numel()).view_as(inputs.features))
-        inputs.text_ids.copy_(1 + number + torch.arange(inputs.text_ids.numel())[None])
-        inputs.length.fill_(longest - 1 - number)
-        inputs.slot.zero_()
-        inputs.grammar_state.zero_()
+        inputs.text_ids.copy_(1 + number + torch.arange(inputs.text_ids.shape[1])[None])
+        inputs.lengths.fill_(longest - 1 - number)
+        inputs.slots.copy_(self.rows)
+        inputs.grammar_states.zero_()
 
     def _masks(self) -> Any:
         """Additive masks; a sliding window does not apply to the prefix, so both types of layer have the same."""
-        mask = additive_mask(self.positions < self.inputs.length, self.inputs.features.dtype)
+        mask = additive_mask(self.positions < self.inputs.lengths[:, None], self.inputs.features.dtype)
         return {"full_attention": mask, "sliding_attention": mask} if self.has_window else mask

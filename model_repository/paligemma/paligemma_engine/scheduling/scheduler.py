@@ -18,7 +18,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -32,6 +32,11 @@ _log = logging.getLogger(__name__)
 # Time limit for the prefills of a round; the first one may exceed it. Running sequences stall for at most this long
 # plus one prefill. The demo model does about 30 prefills in it on one core.
 PREFILL_BUDGET_S: Final = 0.25
+
+# While many sequences run, a prefill waits a moment for more prompts: one for each so many that run.
+RUNNING_FOR_EACH_PROMPT: Final = 4
+HOLD_S: Final = 0.05  # a few decode steps of a small model
+MAX_PADDING: Final = 16  # tokens by which prompts of one prefill may differ in length
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,15 @@ class Runner(Protocol):
     def steps_ahead(self) -> int:
         """Number of prefills and decode steps that may be unread when the next one is started."""
 
-    def prefill(self, slot: int, prompt: PreparedPrompt) -> StartedStep:
-        """Starts a prefill in a free slot. An error leaves the slot free; DeviceLost is fatal to all sequences."""
+    @property
+    def prefill_rows(self) -> int:
+        """Number of prompts that a prefill takes at most."""
+
+    def prefill(self, prompts: Mapping[int, PreparedPrompt]) -> StartedStep:
+        """Starts a prefill of these prompts, by free slot.
+
+        An error leaves the slots free; DeviceLost is fatal to all sequences.
+        """
 
     def decode(self, slots: Collection[int]) -> StartedStep:
         """Starts a decode step for these occupied slots. An error is fatal to all sequences."""
@@ -104,6 +116,7 @@ class Scheduler:
         self._unread: deque[_Unread] = deque()
         self._free = list(range(runner.slots))  # a heap: using low slots first keeps the row bucket small
         self._finished: list[Sequence] = []
+        self._held_since: float | None = None  # since when a prefill waits for more prompts
 
     @property
     def has_work(self) -> bool:
@@ -149,30 +162,59 @@ class Scheduler:
 
     def _admit(self) -> None:
         started = self._clock()
-        while self._waiting and self._free:
-            sequence = self._waiting.popleft()
-            self._end_if_unwanted(sequence)  # a slow prefill may have run since the round began
-            if sequence.status is Status.FINISHED:
-                continue
-            self._prefill(sequence, heapq.heappop(self._free))
+        while self._waiting and self._free and not self._is_held():
+            if group := self._next_group():
+                self._prefill(group)
+            self._held_since = None
             if self._clock() - started >= PREFILL_BUDGET_S:
                 return
 
-    def _prefill(self, sequence: Sequence, slot: int) -> None:
+    def _is_held(self) -> bool:
+        """Whether the next prefill waits for more prompts, since it takes several of them faster than one by one."""
+        worthwhile = min(self._runner.prefill_rows, len(self._free), len(self._running) // RUNNING_FOR_EACH_PROMPT)
+        if len(self._waiting) >= worthwhile:
+            return False
+        now = self._clock()
+        if self._held_since is None:
+            self._held_since = now
+        return now - self._held_since < HOLD_S
+
+    def _next_group(self) -> list[Sequence]:
+        """Takes the next sequences for one prefill from those that wait; none if all of them were unwanted."""
+        group: list[Sequence] = []
+        most = min(self._runner.prefill_rows, len(self._free))
+        while self._waiting and len(group) < most:
+            sequence = self._waiting[0]
+            self._end_if_unwanted(sequence)  # a slow prefill may have run since the round began
+            if sequence.status is Status.WAITING:
+                if group and not _are_alike(sequence.prompt, group[0].prompt):
+                    break
+                group.append(sequence)
+            self._waiting.popleft()
+        return group
+
+    def _prefill(self, group: list[Sequence]) -> None:
         started = self._clock()
+        slots = {heapq.heappop(self._free): sequence for sequence in group}
         try:
-            step = self._runner.prefill(slot, sequence.prompt)
+            step = self._runner.prefill({slot: sequence.prompt for slot, sequence in slots.items()})
         except DeviceLost:
             raise
         except Exception as error:
             _log.exception("prefill failed")
-            heapq.heappush(self._free, slot)
-            sequence.error = InternalError(f"the model failed on this request ({type(error).__name__})")
-            self._finish(sequence, FinishReason.ERROR)
+            for slot in slots:
+                heapq.heappush(self._free, slot)
+            if len(group) > 1:  # one of them may be the cause
+                for sequence in group:
+                    self._prefill([sequence])
+                return
+            group[0].error = InternalError(f"the model failed on this request ({type(error).__name__})")
+            self._finish(group[0], FinishReason.ERROR)
             return
-        sequence.slot, sequence.status = slot, Status.RUNNING
-        self._running[slot] = sequence
-        self._follow(_Unread(step, {slot: sequence}, self._clock() - started, is_prefill=True))
+        for slot, sequence in slots.items():
+            sequence.slot, sequence.status = slot, Status.RUNNING
+        self._running |= slots
+        self._follow(_Unread(step, slots, self._clock() - started, is_prefill=True))
 
     def _step(self) -> None:
         started = self._clock()
@@ -228,3 +270,8 @@ class Scheduler:
             sequence.slot = None
         sequence.status, sequence.finish_reason = Status.FINISHED, reason
         self._finished.append(sequence)
+
+
+def _are_alike(one: PreparedPrompt, other: PreparedPrompt) -> bool:
+    """Whether two prompts are about as long, so that one prefill of both computes little padding."""
+    return abs(len(one.input_ids) - len(other.input_ids)) <= MAX_PADDING
