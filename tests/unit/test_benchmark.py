@@ -11,6 +11,7 @@ from stack import Ports
 
 from paligemma_engine import EngineConfig
 from paligemma_engine.checkpoints.files import size_of, stored_dtype
+from parts.benchmark.costs import Meter
 from parts.benchmark.real_size import PALIGEMMA2_3B_224, write_checkpoint
 from parts.benchmark.workload import make_jobs
 from parts.gpu_benchmark.architecture import TINY
@@ -64,3 +65,26 @@ def test_the_real_size_is_that_of_the_3b() -> None:
 def test_all_answers_are_stopped_where_it_is_asked(work: str) -> None:
     assert {job.max_new_tokens for job in make_jobs(4, work, is_random=True, max_new_tokens=5)} == {5}
     assert {job.max_new_tokens for job in make_jobs(4, work)} == {100}
+
+
+SHARES_MEMORY = """
+import os, sys
+shared = bytearray(os.urandom(1 << 20) * 200)
+child = os.fork()
+if child == 0:
+    print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_pages_that_processes_share_are_counted_once() -> None:
+    """A server's stubs were counted with the pages of the libraries that all of them map."""
+    command = [sys.executable, "-c", SHARES_MEMORY]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        with Meter([process.pid]) as meter:
+            pass
+        process.stdin.close()
+    assert 200 < meter.peak_bytes / (1 << 20) < 300  # 400 were they counted twice
