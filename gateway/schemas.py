@@ -139,6 +139,13 @@ class Models(BaseModel):
     allowed: Annotated[list[str], Field(description="Patterns of further ids that `model_id` may have.")]
     loaded: Annotated[list[str], Field(description="Models in memory, which answer at once.")]
     loading: Annotated[list[str], Field(description="Models being downloaded or loaded.")]
+    dtypes: Annotated[
+        dict[str, list[str]],
+        Field(
+            description="The number format that each loaded model computes in; several where replicas differ.",
+            examples=[{"google/paligemma2-3b-mix-448": ["bfloat16"]}],
+        ),
+    ]
 
 
 class Version(BaseModel):

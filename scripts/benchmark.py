@@ -1,6 +1,6 @@
-"""Compares the server with transformers' `generate`: the same pictures and prompts, interleaved in one run.
+"""Compares the server with transformers' `generate` or the reference service: the same work, interleaved in one run.
 
-    a    generate, one request at a time with the model loaded, as the reference service does
+    a    generate, one request at a time with the model kept loaded
     a1   the same with one PyTorch thread
     b    generate, in left-padded batches of 8
     c    Triton `segment` over gRPC, at 1, 8, 32 and 64 clients
@@ -8,6 +8,7 @@
 
     python scripts/benchmark.py                      the demo checkpoint, and one of 36M random parameters
     python scripts/benchmark.py --json result.json   also as a file
+    python scripts/benchmark.py --reference          the demo checkpoint: the gateway and the reference service
     python scripts/benchmark.py --real-size          PaliGemma 2 3B at 224 px, with random weights in bfloat16
 
 Each checkpoint gets two kinds of work. `equal`: every prompt asks for one object that is in the picture, so all answers
@@ -18,27 +19,34 @@ server's figures are for the whole job, masks included; a and b only decode the 
 those of the serving processes, without the clients. PyTorch's threads in a and b spin as briefly as serve.py sets it
 for the server: with the default, any other load on the machine makes a and b many times slower.
 
+--reference compares d with a stand-in for the reference service, which is written from its description: with r, which
+loads the model again for each request, and with `r kept`, which keeps it. Each has 16 clients, and all make masks.
+
 --real-size compares a and c only, one after the other, since memory should hold the weights once. It writes 6 GB of
 weights into a folder, where the next run finds them. Every answer is stopped after the same number of tokens.
 """
 
 import argparse
-import contextlib
 import itertools
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from parts.benchmark.baselines import Baseline
-from parts.benchmark.costs import Meter, first_token_totals
-from parts.benchmark.load import load_gateway, load_triton
-from parts.benchmark.results import Result, add_ratios, print_report
+from parts.benchmark.contenders import (
+    BATCH_SIZE,
+    Contender,
+    Key,
+    generate_and_server,
+    reference_and_server,
+    run_baseline,
+    run_server,
+)
+from parts.benchmark.results import Result, add_ratios, print_ratios, print_report
 from parts.benchmark.workload import (
     MAX_NEW_TOKENS,
     RANDOM_MODEL_ID,
@@ -51,19 +59,14 @@ from parts.benchmark.workload import (
 from parts.model_packages import environment
 from parts.serve.ports import PortError
 from parts.serve.server import SPIN_BRIEFLY
-from parts.serve.stack import DEMO_MODEL_ID, HOST, REPOSITORY, RUN_DIR, Stack, StackFailed, running_stack
+from parts.serve.stack import DEMO_MODEL_ID, REPOSITORY, RUN_DIR, StackFailed, running_stack
 
-CLIENTS: Final = (1, 8, 32, 64)
-BATCH_SIZE: Final = 8
 JOBS: Final = 64  # different pictures; reused in order
 REAL_SIZE_MODEL_ID: Final = "random-3b-224"
 REAL_SIZE_CLIENTS: Final = (1, 4, 8, 16)
 LEAST_REQUESTS: Final = 3  # for each number of clients of the real size
-
-REFERENCE: Final = "a"
-
-
-Contender = Callable[[Result, list[Job]], None]
+REQUESTS: Final = 64
+REQUESTS_BESIDE_REFERENCE: Final = 256
 
 
 def main() -> int:
@@ -90,10 +93,17 @@ def run(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
         (models_dir / "vae-demo.npz").symlink_to(REPOSITORY / "models" / "vae-demo.npz")
         if RANDOM_MODEL_ID in arguments.models:
             make_random_checkpoint(models_dir / RANDOM_MODEL_ID, demo)
-        for model_id, work in itertools.product(arguments.models, arguments.work):
-            name = f"{model_id}, {work} work"
-            reports[name] = benchmark(model_id, work, models_dir, arguments)
-            print_report(name, reports[name])
+        for model_id in arguments.models:
+            is_demo = model_id == DEMO_MODEL_ID
+            environ = server_environment(model_id, models_dir, grammar=is_demo)
+            start = reference_and_server if arguments.reference else generate_and_server
+            with start(models_dir / model_id, environ, arguments.requests) as contenders:
+                for work in arguments.work:
+                    name = f"{model_id}, {work} work"
+                    reports[name] = compare(contenders, make_jobs(JOBS, work, is_random=not is_demo), arguments.rounds)
+                    print_report(name, reports[name])
+                    if arguments.reference:
+                        print_ratios(reports[name])
     return reports
 
 
@@ -105,7 +115,7 @@ def run_real_size(arguments: argparse.Namespace) -> dict[str, list[dict[str, Any
     subprocess.run(writer, env=environment("paligemma", "token_parser"), check=True)
     counts = {clients: arguments.waves * max(clients, LEAST_REQUESTS) for clients in arguments.clients}
     jobs = iter(make_jobs(LEAST_REQUESTS + 2 + sum(counts.values()), is_random=True, max_new_tokens=arguments.tokens))
-    reference = Result(REFERENCE, 1)
+    reference = Result("a", 1)
     with Baseline(folder) as baseline:
         baseline.answer([next(jobs)])  # warm up
         run_baseline(baseline, reference, list(itertools.islice(jobs, LEAST_REQUESTS)), 1)
@@ -143,10 +153,14 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = [DEMO_MODEL_ID, RANDOM_MODEL_ID]
-    parser.add_argument("--models", nargs="+", choices=known, default=known)
+    parser.add_argument("--reference", action="store_true", help="compare with the reference service")
+    parser.add_argument("--models", nargs="+", choices=known, help="both; with --reference the demo model")
     parser.add_argument("--work", nargs="+", choices=WORKS, default=WORKS)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=64, help="for each contender and round; a quarter for a and b")
+    requests = (
+        f"of the server in each round ({REQUESTS}; with --reference {REQUESTS_BESIDE_REFERENCE}); others have fewer"
+    )
+    parser.add_argument("--requests", type=int, help=requests)
     real = parser.add_argument_group("real size")
     real.add_argument("--real-size", action="store_true", help="PaliGemma 2 3B at 224 px with random weights")
     real.add_argument("--clients", type=_numbers, default=REAL_SIZE_CLIENTS, help="such as 1,4,8,16, which is usual")
@@ -154,93 +168,28 @@ def parse_arguments() -> argparse.Namespace:
     real.add_argument("--waves", type=int, default=1, help="requests of each client (%(default)s)")
     real.add_argument("--cache", type=Path, default=RUN_DIR / "real-size", help="folder of the weights (%(default)s)")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    arguments.models = arguments.models or (known[:1] if arguments.reference else known)
+    arguments.requests = arguments.requests or (REQUESTS_BESIDE_REFERENCE if arguments.reference else REQUESTS)
+    return arguments
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def benchmark(model_id: str, work: str, models_dir: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """All contenders on one checkpoint; returns their summaries, the reference's first."""
-    is_demo = model_id == DEMO_MODEL_ID
-    environ = server_environment(model_id, models_dir, grammar=is_demo)
-    jobs = make_jobs(JOBS, work, is_random=not is_demo)
-    with contenders(models_dir / model_id, environ) as named:
-        results = {key: Result(*key) for key in named}
-        for key, contender in named.items():  # warm up: the first run's one-time costs are not compared
-            contender(Result(*key), jobs[: 2 * BATCH_SIZE])
-        for round_number in range(arguments.rounds):
-            for key, contender in named.items():
-                count = arguments.requests if key[0] in "cd" else max(BATCH_SIZE, arguments.requests // 4)
-                start = round_number * count
-                contender(results[key], [jobs[index % len(jobs)] for index in range(start, start + count)])
-                print(f"  round {round_number + 1}  {key[0]:<2} at {key[1]:>2}", file=sys.stderr, flush=True)
+def compare(contenders: dict[Key, Contender], jobs: list[Job], rounds: int) -> list[dict[str, Any]]:
+    """All contenders on the same work; returns their summaries, in order."""
+    results = {key: Result(*key) for key in contenders}
+    for key, contender in contenders.items():  # warm up: the first run's one-time costs are not compared
+        contender.run(Result(*key), jobs[: 2 * BATCH_SIZE])
+    for round_number in range(rounds):
+        for key, contender in contenders.items():
+            start = round_number * contender.requests
+            chosen = [jobs[index % len(jobs)] for index in range(start, start + contender.requests)]
+            contender.run(results[key], chosen)
+            print(f"  round {round_number + 1}  {key[0]:<2} at {key[1]:>2}", file=sys.stderr, flush=True)
     return add_ratios([result.summary() for result in results.values()])
-
-
-@contextlib.contextmanager
-def contenders(checkpoint: Path, environ: dict[str, str]) -> Iterator[dict[tuple[str, int], Contender]]:
-    """Starts all contenders; yields them by name and number of clients."""
-    with (
-        running_stack(environ, lambda *_: None) as stack,
-        Baseline(checkpoint) as free,
-        Baseline(checkpoint, threads=1) as single,
-    ):
-        named: dict[tuple[str, int], Contender] = {
-            (REFERENCE, 1): lambda result, jobs: run_baseline(free, result, jobs, 1),
-            ("a1", 1): lambda result, jobs: run_baseline(single, result, jobs, 1),
-            ("b", BATCH_SIZE): lambda result, jobs: run_baseline(free, result, jobs, BATCH_SIZE),
-        }
-        for clients in CLIENTS:
-            named["c", clients] = lambda result, jobs: run_server(stack, result, jobs, through_gateway=False)
-        for clients in CLIENTS:
-            named["d", clients] = lambda result, jobs: run_server(stack, result, jobs, through_gateway=True)
-        yield named
-
-
-def run_baseline(baseline: Baseline, result: Result, jobs: list[Job], batch_size: int) -> None:
-    """One round of a or b."""
-    started = time.perf_counter()
-    with Meter([baseline.pid]) as meter:
-        for start in range(0, len(jobs), batch_size):
-            batch = jobs[start : start + batch_size]
-            first_token_s, total_s = baseline.answer(batch)
-            result.latencies_s += [total_s] * len(batch)
-            result.first_tokens_s += [first_token_s] * len(batch)
-    add_costs(result, meter, len(jobs), time.perf_counter() - started)
-
-
-def run_server(stack: Stack, result: Result, jobs: list[Job], *, through_gateway: bool) -> None:
-    """One round of c or d."""
-    _, grpc, metrics = (port.number for port in stack.triton_ports)
-    metrics_url = f"http://{HOST}:{metrics}/metrics"
-    roots = [stack.triton.pid, stack.gateway.pid] if through_gateway else [stack.triton.pid]
-    seconds_before, requests_before = settled_first_token_totals(metrics_url)
-    started = time.perf_counter()
-    with Meter(roots) as meter:
-        if through_gateway:
-            result.latencies_s += load_gateway(stack.url, jobs, clients=result.clients)
-        else:
-            result.latencies_s += load_triton(f"{HOST}:{grpc}", jobs, clients=result.clients)
-    wall_s = time.perf_counter() - started
-    seconds, requests = settled_first_token_totals(metrics_url)
-    result.first_tokens_s.append((seconds - seconds_before) / max(1.0, requests - requests_before))
-    add_costs(result, meter, len(jobs), wall_s)
-
-
-def settled_first_token_totals(metrics_url: str) -> tuple[float, float]:
-    """Reads the totals after a pause, because the engine publishes its metrics every half second."""
-    time.sleep(0.7)
-    return first_token_totals(metrics_url)
-
-
-def add_costs(result: Result, meter: Meter, requests: int, wall_s: float) -> None:
-    """Adds one round's costs to a result."""
-    result.requests += requests
-    result.wall_s += wall_s
-    result.cpu_s += meter.cpu_s
-    result.peak_bytes = max(result.peak_bytes, meter.peak_bytes)
 
 
 if __name__ == "__main__":

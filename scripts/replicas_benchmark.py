@@ -11,7 +11,6 @@ than a tenth of what the servers can do, and is not at its ceiling.
 import argparse
 import contextlib
 import os
-import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ import psutil
 from parts.benchmark.costs import cpu_s_of
 from parts.benchmark.workload import Job, make_jobs
 from parts.replicas.load import Load
+from parts.serve.ports import free_ports
 from parts.serve.stack import HOST, running_stack
 from parts.stand_in import STAND_IN, child
 
@@ -115,7 +115,7 @@ def measure(url: str, gateway: psutil.Process, jobs: Sequence[Job], *, clients: 
 @contextlib.contextmanager
 def stand_ins(servers: int, delay_s: float, parallel: int) -> Iterator[tuple[str, psutil.Process]]:
     """A gateway over so many stand-ins: its URL and its process; everything ends with the context."""
-    *triton_ports, port = free_ports(servers + 1)
+    *triton_ports, port = free_ports(HOST, servers + 1)
     environ = {
         **os.environ,
         "TRITON_GRPC_URL": ",".join(f"{HOST}:{each}" for each in triton_ports),
@@ -145,15 +145,6 @@ def wait_until_all_serve(url: str, servers: int) -> None:
                 return
         time.sleep(0.1)
     raise TimeoutError(url)
-
-
-def free_ports(count: int) -> list[int]:
-    """Unused ports."""
-    with contextlib.ExitStack() as running:
-        listeners = [running.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind((HOST, 0))
-        return [int(listener.getsockname()[1]) for listener in listeners]
 
 
 if __name__ == "__main__":

@@ -130,7 +130,8 @@ def read_models(response: httpx2.Response) -> Models:
     """Reads the answer to /models."""
     check(response)
     body = _json(response)
-    return Models(**{name: body[name] for name in ("default", "allowed", "loaded", "loading")})
+    fields = {name: body[name] for name in ("default", "allowed", "loaded", "loading")}
+    return Models(**fields, dtypes=body.get("dtypes", {}))
 
 
 def check(response: httpx2.Response) -> None:

@@ -61,7 +61,7 @@
  * @property {string} key  "" for none
  */
 
-/** @typedef {{default: string, allowed: string[], loaded: string[], loading: string[]}} Models */
+/** @typedef {{default: string, allowed: string[], loaded: string[], loading: string[], dtypes: Record<string, string[]>}} Models */
 /** @typedef {{keys: boolean, docs: boolean, url_fetch: boolean}} Facts */
 
 export {};

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,12 +29,12 @@ class Gauges:
     """The engines' gauges about models.
 
     Attributes:
-        loaded: ids of models in memory, of all engines.
+        loaded: models in memory, of all engines: the number formats that each computes in, by its id.
         loading: ids of models being downloaded or loaded.
         load_s: the longest of the engines' last load times; 0 before the first.
     """
 
-    loaded: frozenset[str]
+    loaded: Mapping[str, frozenset[str]]
     loading: frozenset[str]
     load_s: float
 
@@ -66,6 +66,7 @@ class ModelCatalog:
             allowed=list(self._settings.allowed_model_ids),
             loaded=sorted(gauges.loaded),
             loading=sorted(gauges.loading),
+            dtypes={model_id: sorted(gauges.loaded[model_id]) for model_id in sorted(gauges.loaded)},
         )
 
     async def retry_after_s(self, waited_s: float, deadline: Deadline) -> int:
@@ -97,7 +98,7 @@ class ModelCatalog:
                 (each for each in said if isinstance(each, Exception)), None
             )
         return Gauges(
-            loaded=frozenset().union(*(gauges.loaded for gauges in answers)),
+            loaded=_merged(pair for gauges in answers for pair in gauges.loaded.items()),
             loading=frozenset().union(*(gauges.loading for gauges in answers)),
             load_s=max(gauges.load_s for gauges in answers),
         )
@@ -116,8 +117,22 @@ def _read_gauges(text: str) -> Gauges:
     """Raises ValueError if the text is not in the metrics format."""
     samples = {family.name: family.samples for family in text_string_to_metric_families(text)}
 
-    def model_ids(name: str) -> frozenset[str]:
-        return frozenset(sample.labels.get("model_id", "") for sample in samples.get(name, ()) if sample.value > 0)
+    def labels(name: str) -> list[dict[str, str]]:
+        return [sample.labels for sample in samples.get(name, ()) if sample.value > 0]
 
     load_s = max((sample.value for sample in samples.get(LOAD_SECONDS, ())), default=0.0)
-    return Gauges(loaded=model_ids(LOADED), loading=model_ids(LOADING), load_s=load_s)
+    return Gauges(
+        loaded=_merged(
+            (each.get("model_id", ""), {each["dtype"]} if "dtype" in each else ()) for each in labels(LOADED)
+        ),
+        loading=frozenset(each.get("model_id", "") for each in labels(LOADING)),
+        load_s=load_s,
+    )
+
+
+def _merged(dtypes: Iterable[tuple[str, Collection[str]]]) -> dict[str, frozenset[str]]:
+    """Puts together the number formats of each model; an engine may not say its own."""
+    merged: dict[str, frozenset[str]] = {}
+    for model_id, more in dtypes:
+        merged[model_id] = merged.get(model_id, frozenset()).union(more)
+    return merged

@@ -1,6 +1,7 @@
 """The clients against a gateway that answers as it is told: repetitions, errors, streams."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -287,3 +288,12 @@ def test_a_request_is_sent_as_a_whole() -> None:
         assert isinstance(request.stream, httpx2.ByteStream)
         assert [b"picture" in part for part in request.stream] == [True]
         assert request.headers["content-length"] == str(len(request.content))
+
+
+@pytest.mark.parametrize("said", [{"dtypes": {"m": ["bfloat16"]}}, {}], ids=["new", "old"])
+def test_models_of_newer_and_older_servers(said: dict[str, Any]) -> None:
+    """An older one does not say in which number format it computes."""
+    body = json.dumps({"default": "m", "allowed": ["a/*"], "loaded": ["m"], "loading": [], **said}).encode()
+    with scripted_gateway(models=[(200, {}, body)]) as gateway, Client(gateway.url) as client:
+        models = client.models()
+    assert (models.default, models.loaded, models.dtypes) == ("m", ["m"], said.get("dtypes", {}))

@@ -9,7 +9,7 @@ from triton_fake import read_config
 
 from gateway.errors import STATUS_OF_CODE
 from gateway.inputs.prompts import TASK_WORDS
-from gateway.schemas import Mask, SegmentForm, SegmentResponse, TargetEnd
+from gateway.schemas import Mask, Models, SegmentForm, SegmentResponse, TargetEnd
 from gateway.settings import Settings
 from gateway.watching.metrics import Metrics
 from paligemma_engine import errors as engine_errors
@@ -74,6 +74,10 @@ def test_the_engines_codes_have_their_triton_statuses() -> None:
     documented = {row[0].strip("`"): row[2] for row in rows(section(ERRORS, "Codes of the engine"))}
     classes = engine_errors.EngineError.__subclasses__()
     assert documented == {error.code: error.status for error in classes}
+
+
+def test_the_fields_of_models_are_those_that_are_answered() -> None:
+    assert [row[0].strip("`") for row in rows(section(REST, "Models"))] == list(Models.model_fields)
 
 
 def test_the_requests_fields_are_those_that_are_read() -> None:

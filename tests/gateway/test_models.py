@@ -24,10 +24,10 @@ METRICS = """\
 nv_inference_count{model="segment",version="1"} 7
 # HELP paligemma_models_loaded Checkpoints in memory, by model_id.
 # TYPE paligemma_models_loaded gauge
-paligemma_models_loaded{instance="paligemma_0_0",model_id="google/paligemma2-3b-mix-448"} 1
-paligemma_models_loaded{instance="paligemma_0_1",model_id="google/paligemma2-3b-mix-448"} 1
-paligemma_models_loaded{instance="paligemma_0_1",model_id="google/paligemma-3b-mix-224@main"} 1
-paligemma_models_loaded{instance="paligemma_0_1",model_id="google/gone"} 0
+paligemma_models_loaded{instance="paligemma_0_0",model_id="google/paligemma2-3b-mix-448",dtype="bfloat16"} 1
+paligemma_models_loaded{instance="paligemma_0_1",model_id="google/paligemma2-3b-mix-448",dtype="bfloat16"} 1
+paligemma_models_loaded{instance="paligemma_0_1",model_id="google/paligemma-3b-mix-224@main",dtype="float32"} 1
+paligemma_models_loaded{instance="paligemma_0_1",model_id="google/gone",dtype="float32"} 0
 # HELP paligemma_models_loading Checkpoints being fetched or loaded, by model_id.
 # TYPE paligemma_models_loading gauge
 paligemma_models_loading{instance="paligemma_0_0",model_id="google/paligemma2-10b-mix-448"} 1
@@ -81,7 +81,30 @@ def test_what_is_loaded_and_loading(triton: FakeMetrics) -> None:
             "allowed": ["google/*", "mine"],
             "loaded": ["google/paligemma-3b-mix-224@main", "google/paligemma2-3b-mix-448"],
             "loading": ["google/paligemma2-10b-mix-448"],
+            "dtypes": {
+                "google/paligemma-3b-mix-224@main": ["float32"],
+                "google/paligemma2-3b-mix-448": ["bfloat16"],
+            },
         }
+
+
+def test_replicas_may_compute_in_different_formats(triton: FakeMetrics) -> None:
+    """And an engine of an older version does not say which it is."""
+    with FakeMetrics() as second:
+        second.text = METRICS.replace("bfloat16", "float16").replace(',dtype="float32"', "")
+        thread = threading.Thread(target=second.serve_forever, args=(0.05,))
+        thread.start()
+        with client(f"{triton.url},{second.url}") as gateway:
+            both = gateway.get("/models").json()
+        with client(second.url) as gateway:
+            one = gateway.get("/models").json()
+        second.shutdown()
+        thread.join()
+    assert both["dtypes"] == {
+        "google/paligemma-3b-mix-224@main": ["float32"],
+        "google/paligemma2-3b-mix-448": ["bfloat16", "float16"],
+    }
+    assert one["dtypes"] == {"google/paligemma-3b-mix-224@main": [], "google/paligemma2-3b-mix-448": ["float16"]}
 
 
 def test_what_replicas_have_is_put_together(triton: FakeMetrics) -> None:

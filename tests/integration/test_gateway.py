@@ -151,6 +151,7 @@ def test_models(client: Any) -> None:
         "allowed": ["google/paligemma*-mix-*"],
         "loaded": ["paligemma2-demo-224"],
         "loading": [],
+        "dtypes": {"paligemma2-demo-224": ["float32"]},
     }
 
 

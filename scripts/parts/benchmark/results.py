@@ -50,16 +50,32 @@ def add_ratios(summaries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return summaries
 
 
-def print_report(model_id: str, summaries: list[dict[str, Any]]) -> None:
+def print_report(title: str, summaries: list[dict[str, Any]]) -> None:
     """Prints a table, one line per contender."""
-    print(f"\n{model_id}: {os.cpu_count()} CPU cores, times in ms, x = times (a)")
-    print("        req/s    x      p50   p95   p99   first   CPU/req   req/CPU x   peak MB")
+    print(f"\n{title}: {os.cpu_count()} CPU cores, times in ms, x = times ({summaries[0]['name']})")
+    width = max(len(row["name"]) for row in summaries)
+    print(f"{'':{width}}      req/s    x      p50   p95   p99   first   CPU/req   req/CPU x   peak MB")
     for row in summaries:
         first = "    -" if row["first_token_s"] is None else f"{row['first_token_s'] * 1e3:>5.0f}"
         print(
-            f"{row['name']:<2} {row['clients']:>2}  {row['requests_per_s']:>6.1f} {row['times_requests_per_s']:>5.2f}"
+            f"{row['name']:<{width}} {row['clients']:>2}"
+            f"  {row['requests_per_s']:>6.1f} {row['times_requests_per_s']:>5.2f}"
             f"   {row['p50_s'] * 1e3:>5.0f} {row['p95_s'] * 1e3:>5.0f} {row['p99_s'] * 1e3:>5.0f}   {first}"
             f"   {row['cpu_s_per_request'] * 1e3:>7.0f}   {row['times_requests_per_cpu_s']:>9.2f}"
             f"   {row['peak_mb']:>7.0f}",
+            flush=True,
+        )
+
+
+def print_ratios(summaries: list[dict[str, Any]]) -> None:
+    """Prints how the last contender compares with each of the others, one line for each."""
+    *others, last = summaries
+    for other in others:
+        rate = last["requests_per_s"] / other["requests_per_s"]
+        per_cpu_s = other["cpu_s_per_request"] / last["cpu_s_per_request"]
+        latency = last["p50_s"] / other["p50_s"]
+        print(
+            f"{last['name']} against {other['name']}: {rate:.1f} x requests/s, "
+            f"{per_cpu_s:.1f} x requests per CPU second, {latency:.2f} x p50",
             flush=True,
         )

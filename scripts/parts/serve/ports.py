@@ -1,5 +1,6 @@
 """Reads ports from variables, and checks them before anything slow is started."""
 
+import contextlib
 import errno
 import socket
 from collections.abc import Mapping
@@ -59,3 +60,12 @@ def check_port(host: str, port: Port) -> None:
             taken = error.errno == errno.EADDRINUSE
             problem = "is in use" if taken else f"cannot be used ({error.strerror})"
             raise PortError(f"port {port.number} {problem}; set {port.variable} to another one") from error
+
+
+def free_ports(host: str, count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    with contextlib.ExitStack() as running:
+        listeners = [running.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind((host, 0))
+        return [int(listener.getsockname()[1]) for listener in listeners]

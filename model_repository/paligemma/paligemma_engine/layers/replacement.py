@@ -28,14 +28,15 @@ def pack_linears(model: Any) -> None:
     """Packs all linear layers of a PaliGemma; the head only if memory does not grow by it.
 
     In most checkpoints head and embedding share a weight, which must stay for the embedding. If it is a view of its
-    file, only the few rows that are looked up take memory.
+    file, only the few rows that are looked up take memory. The head is the largest layer by far. It comes first, while
+    the other weights are not yet read from their files, so that memory never exceeds the weights by its size.
     """
     mapped = MappedFiles.of_this_process()
-    replace_linears([model.model], PackedLinear)
     head, embedding = model.lm_head, model.get_input_embeddings()
     if type(head) is nn.Linear and (head.weight is not embedding.weight or mapped.hold(head.weight)):
         model.lm_head = PackedLinear(head)
         mapped.give_back(head.weight)
+    replace_linears([model.model], PackedLinear)
 
 
 def weight_bytes(model: nn.Module) -> int:
