@@ -3,9 +3,11 @@
 import base64
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 
 # What follows is of the PNG specification (ISO/IEC 15948).
@@ -14,8 +16,10 @@ BITS: Final = 8
 GRAY, RGB = 0, 2  # types of colour
 AVERAGE_FILTER: Final = 3  # a byte less the mean of those to the left and above
 
-# Run lengths and Huffman codes only: photographs get as small as with zlib's default strategy, in half the time.
-COMPRESSION: Final = (1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+# Of ISA-L: about a quarter of zlib's time, also of its run-length strategy. Photographs get as small as with zlib's
+# fastest level; level 0 makes them up to two thirds larger, levels 2 and 3 take longer for the same size.
+COMPRESSION_LEVEL: Final = 1
+STRIP_BYTES: Final = 32_768  # of an image, filtered in one go: the processor's cache holds all copies of it
 
 
 def png_base64(pixels: NDArray[np.uint8]) -> str:
@@ -26,28 +30,34 @@ def png_base64(pixels: NDArray[np.uint8]) -> str:
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     """PNG of uint8[H, W] gray or uint8[H, W, 3] RGB.
 
-    All rows have the same filter. Pillow tries five for each row, which takes two to three times as long; photographs
-    get as large as with Pillow within about 10 %, drawings a fifth larger.
+    All rows have the same filter. Pillow tries five for each row and compresses with zlib, which takes more
+    than ten times as long; photographs get up to an eighth larger than with Pillow, drawings a sixth to a half larger.
     """
     height, width = pixels.shape[:2]
     colour = GRAY if pixels.ndim == 2 else RGB  # noqa: PLR2004 (H, W)
-    compressor = zlib.compressobj(*COMPRESSION)
-    compressed = compressor.compress(_filtered(pixels).tobytes()) + compressor.flush()
+    compressor = isal_zlib.compressobj(COMPRESSION_LEVEL)
+    compressed = b"".join([*map(compressor.compress, _filtered_strips(pixels)), compressor.flush()])
     head = struct.pack(">IIBBBBB", width, height, BITS, colour, 0, 0, 0)
     return b"".join([PNG_SIGNATURE, _chunk(b"IHDR", head), _chunk(b"IDAT", compressed), _chunk(b"IEND", b"")])
 
 
-def _filtered(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8[H, 1 + row's bytes]: each row's filter, and its bytes less what the filter predicts."""
+def _filtered_strips(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Yields uint8[rows, 1 + row's bytes], from top to bottom: each row's filter, and its bytes less the prediction."""
     height, width = pixels.shape[:2]
     rows = pixels.reshape(height, -1)
     pixel_bytes = rows.shape[1] // width
-    sums = np.zeros(rows.shape, np.uint16)
-    sums[:, pixel_bytes:] = rows[:, :-pixel_bytes]
-    sums[1:] += rows[:-1]
-    filtered = np.full((height, 1 + rows.shape[1]), AVERAGE_FILTER, np.uint8)
-    np.subtract(rows, (sums >> 1).astype(np.uint8), out=filtered[:, 1:])
-    return filtered
+    strip_rows = max(1, STRIP_BYTES // rows.shape[1])
+    above_first = np.zeros((1, rows.shape[1]), np.uint8)
+    for top in range(0, height, strip_rows):
+        strip = rows[top : top + strip_rows]
+        above = np.concatenate([above_first, strip[:-1]])
+        left = np.zeros_like(strip)
+        left[:, pixel_bytes:] = strip[:, :-pixel_bytes]
+        means = (left & above) + ((left ^ above) >> 1)  # rounded down, without a ninth bit
+        filtered = np.full((len(strip), 1 + rows.shape[1]), AVERAGE_FILTER, np.uint8)
+        np.subtract(strip, means, out=filtered[:, 1:])
+        yield filtered
+        above_first = strip[-1:]
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
