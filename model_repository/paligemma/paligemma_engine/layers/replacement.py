@@ -33,13 +33,21 @@ def join_linears(modules: Iterable[nn.Module], make: Callable[[nn.Linear], nn.Mo
     mapped = MappedFiles.of_this_process()
     for parent in (parent for module in modules for parent in list(module.modules())):
         for names in _SAME_INPUT:
-            children = [getattr(parent, name, None) for name in names]
+            children: list[Any] = [getattr(parent, name, None) for name in names]
             linears = [child for child in children if type(child) is nn.Linear and child.bias is None]
             if len(linears) == len(names):
                 joined = JoinedLinears(linears, make)
                 for number, (name, linear) in enumerate(zip(names, linears, strict=True)):
                     setattr(parent, name, JoinedLinear(joined, number))
                     mapped.give_back(linear.weight)
+
+
+def replace_head(model: Any, make: Callable[[nn.Linear], nn.Module]) -> None:
+    """Replaces the head of a PaliGemma, unless it has been replaced; the embedding stays as it is."""
+    head = model.lm_head
+    if type(head) is nn.Linear:
+        model.lm_head = make(head)
+        MappedFiles.of_this_process().give_back(head.weight)
 
 
 def pack_linears(model: Any) -> None:
@@ -54,14 +62,6 @@ def pack_linears(model: Any) -> None:
         head.weight is not embedding.weight or MappedFiles.of_this_process().hold(head.weight)
     ):
         replace_head(model, PackedLinear)
-
-
-def replace_head(model: Any, make: Callable[[nn.Linear], nn.Module]) -> None:
-    """Replaces the head of a PaliGemma, unless it has been replaced; the embedding stays as it is."""
-    head = model.lm_head
-    if type(head) is nn.Linear:
-        model.lm_head = make(head)
-        MappedFiles.of_this_process().give_back(head.weight)
 
 
 def weight_bytes(model: nn.Module) -> int:
