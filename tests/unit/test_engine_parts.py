@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
 from engines import demo_checkpoint, load_checkpoint
 
 from paligemma_engine import Answer, EngineConfig, EngineMetrics, to_tensors
@@ -195,9 +196,12 @@ def test_length_buckets() -> None:
     assert RunOptions.on_gpu().length_buckets(200, prefix=64) == [200]
 
 
-def test_a_large_model_prefills_one_prompt_at_a_time() -> None:
-    assert RunOptions.on_cpu(10_000_000).prefill_rows == PREFILL_ROWS
-    assert RunOptions.on_cpu(6_000_000_000).prefill_rows == RunOptions.on_gpu().prefill_rows == 1
+def test_what_suits_a_model_on_the_cpu() -> None:
+    small = RunOptions.on_cpu(weight_bytes=10_000_000, dtype=torch.float32)
+    large = RunOptions.on_cpu(weight_bytes=6_000_000_000, dtype=torch.bfloat16)
+    assert (small.prefill_rows, large.prefill_rows) == (PREFILL_ROWS, 1)
+    assert small.length_buckets(140, prefix=64) == [96, 128, 140]
+    assert large.length_buckets(140, prefix=64) == [140]
 
 
 def test_how_steps_are_run_in_words() -> None:

@@ -1,5 +1,6 @@
 """8-bit weights on a CPU: how far rounding goes, that a batch changes nothing, and what is answered."""
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from torch import nn
 from paligemma_engine import EngineConfig, EngineMetrics
 from paligemma_engine.checkpoints.dtypes import cpu_computes_in_int8
 from paligemma_engine.layers.int8_linear import Int8Linear
-from paligemma_engine.layers.replacement import weight_bytes
+from paligemma_engine.layers.joined_linears import JoinedLinear, JoinedLinears
+from paligemma_engine.layers.replacement import join_linears, weight_bytes
 from paligemma_engine.startup import start_runner
 
 COUNT = 40
@@ -50,14 +52,62 @@ def test_a_layer_is_close_to_the_plain_one(dtype: torch.dtype, bias: bool) -> No
     assert torch.equal(layer(hidden[1:, 3:4])[0, 0], rounded[1, 3])
 
 
-def test_the_text_model_alone_is_rounded(int8: EngineConfig) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_joined_layers_give_the_same_numbers(dtype: torch.dtype) -> None:
+    """Whatever is called in between, and if a call is left out."""
+    torch.manual_seed(0)
+    linears = [nn.Linear(64, size, bias=False).to(dtype) for size in (96, 32, 32)]
+    joined = JoinedLinears(linears, Int8Linear)
+    layers = [JoinedLinear(joined, number) for number in range(len(linears))]
+    alone = [Int8Linear(linear) for linear in linears]
+    first, second = torch.randn(2, 1, 64, dtype=dtype), torch.randn(1, 5, 64, dtype=dtype)
+    for hidden, numbers in ((first, (0, 1, 2)), (second, (0, 1)), (first, (0, 1, 2)), (second, (2, 1, 0))):
+        for number in numbers:
+            assert torch.equal(layers[number](hidden), alone[number](hidden))
+
+
+@torch.inference_mode()
+def test_joined_layers_keep_nothing() -> None:
+    linears = [nn.Linear(64, 32, bias=False) for _ in range(2)]
+    joined = JoinedLinears(linears, Int8Linear)
+    hidden = torch.randn(1, 64)
+    kept = weakref.ref(hidden)
+    for number in range(2):
+        JoinedLinear(joined, number)(hidden)
+    del hidden
+    assert kept() is None
+
+
+def test_layers_with_a_bias_are_not_joined() -> None:
+    attention = nn.ModuleDict({name: nn.Linear(8, 8, bias=name == "k_proj") for name in ("q_proj", "k_proj", "v_proj")})
+    join_linears([attention], Int8Linear)
+    assert {type(layer) for layer in attention.values()} == {nn.Linear}
+
+
+def test_the_text_model_and_the_head_are_rounded(int8: EngineConfig) -> None:
+    """The embedding is not, though the head shares its weight; logits are not rounded to the model's dtype."""
     plain = load_checkpoint(replace(int8, quantization="off"))
-    checkpoint = load_checkpoint(int8)
+    checkpoint = load_checkpoint(replace(int8, dtype="bfloat16"))
     text, vision = checkpoint.model.model.language_model, checkpoint.model.model.vision_tower
     assert checkpoint.is_quantized
-    assert {type(module) for module in text.modules() if "Linear" in type(module).__name__} == {Int8Linear}
+    assert {type(module) for module in text.modules() if "Linear" in type(module).__name__} == {
+        Int8Linear,
+        JoinedLinear,
+        JoinedLinears,
+    }
     assert {type(module) for module in vision.modules() if "Linear" in type(module).__name__} == {nn.Linear}
-    assert weight_bytes(checkpoint.model) < 0.7 * weight_bytes(plain.model)
+    assert weight_bytes(checkpoint.model) < 0.6 * weight_bytes(plain.model)
+    embedding = checkpoint.model.get_input_embeddings().weight
+    assert torch.equal(embedding, plain.model.get_input_embeddings().weight.bfloat16())
+    with torch.inference_mode():
+        logits = checkpoint.model.lm_head(torch.ones(1, embedding.shape[1], dtype=torch.bfloat16))
+    assert logits.dtype is torch.float32
+    assert logits.shape == (1, len(embedding))
+
+
+def test_compiling_is_left_out(int8: EngineConfig) -> None:
+    checkpoint = load_checkpoint(int8)
     runner = start_runner(replace(int8, compile=True), checkpoint, EngineMetrics())
     assert runner.run_options.compiled is None
 

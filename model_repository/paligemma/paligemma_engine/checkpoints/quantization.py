@@ -5,6 +5,7 @@ On a CPU, 8-bit weights are in layers of our own, which are faster than bfloat16
 
 import importlib.util
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,11 +17,11 @@ from paligemma_engine.checkpoints.files import is_quantized
 from paligemma_engine.config import EngineConfig
 from paligemma_engine.errors import ModelFailed
 from paligemma_engine.layers.int8_linear import Int8Linear
-from paligemma_engine.layers.replacement import replace_linears
+from paligemma_engine.layers.replacement import join_linears, replace_head, replace_linears
 
 _LIBRARY: Final = "bitsandbytes"
-# Only the text model's layers: they are most of the weights. The head is the embedding, and masks depend on the vision
-# tower.
+# Of bitsandbytes' layers: only the text model's, which are most of the weights. The head is the embedding, and masks
+# depend on the vision tower.
 _KEPT: Final = ["lm_head", "model.vision_tower", "model.multi_modal_projector"]
 
 
@@ -52,13 +53,20 @@ def arguments(config: EngineConfig, folder: Path, *, dtype: torch.dtype) -> dict
 
 
 def is_int8_on_cpu(config: EngineConfig, folder: Path) -> bool:
-    """Whether the text model's layers are to be rounded to 8 bits here, once a checkpoint is loaded."""
+    """Whether the text model and the head are to be rounded to 8 bits here, once a checkpoint is loaded."""
     on_cpu = torch.device(config.device).type == "cpu"
     return on_cpu and config.quantization == "8bit" and cpu_computes_in_int8() and not is_quantized(folder)
 
 
 def round_to_int8(model: Any) -> Any:
-    """Changes a loaded model, and returns it."""
+    """Changes a loaded model, and returns it.
+
+    The head is rounded, too: in bfloat16 it would take as long as half of the text model's layers in 8 bits. Its logits
+    are in float32, where different ones stay different. The embedding is not rounded. Where head and embedding share a
+    weight that is a view of its file, only the rows that are looked up take memory.
+    """
+    replace_head(model, partial(Int8Linear, output_dtype=torch.float32))  # the largest; the others are not read yet
+    join_linears([model.model.language_model], Int8Linear)
     replace_linears([model.model.language_model], Int8Linear)
     model.is_quantized = True  # as transformers says it of models that it has quantised itself
     return model

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
 
+import torch
+
 from paligemma_engine.device.cuda_graph import Capture, CapturesSteps
 from paligemma_engine.device.threads import LARGE_WEIGHT_BYTES
 from paligemma_engine.model.attention import FUSED_ATTENTION, GROUPED_ATTENTION
@@ -12,6 +14,7 @@ from paligemma_engine.model.fused_tiles import FusedTiles
 from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS
 
 SHORT_PROMPT_TOKENS: Final = 32  # most prompts are a few words
+LENGTH_STEP: Final = 32
 PREFILL_ROWS: Final = 8  # of a small model on the CPU: 8 prompts of the demo model take 5 times as long as one
 PROMPT_PADDING: Final = (SHORT_PROMPT_TOKENS, MAX_PROMPT_TOKENS)
 
@@ -52,8 +55,8 @@ class RunOptions:
         row_step: decode steps are built for multiples of so many rows, beside powers of two; None: for powers of two
             only. On the CPU each row takes time; on a GPU hardly any, and each number would be one more graph.
         length_step: decode steps are built for rows seen to a multiple of this beyond the image; None: to their end. On
-            the CPU attention over empty positions is what costs; on a GPU each length would be one more graph to
-            capture, and most positions are the image's anyway.
+            the CPU attention over empty positions takes time; on a GPU each length would be one more graph to capture,
+            and most positions are the image's anyway.
         cuda_graphs: whether steps are captured.
         make_capture: what captures the steps of one runner.
         compiled: what torch.compile fuses, if anything.
@@ -66,7 +69,7 @@ class RunOptions:
     prompt_padding: tuple[int, ...] = ()
     prefill_rows: int = 1
     row_step: int | None = 4
-    length_step: int | None = 32
+    length_step: int | None = LENGTH_STEP
     cuda_graphs: CudaGraphs = CudaGraphs.OFF
     make_capture: Callable[[], CapturesSteps] = Capture
     compiled: Compiled | None = None
@@ -74,9 +77,16 @@ class RunOptions:
     tiles: FusedTiles | None = None
 
     @classmethod
-    def on_cpu(cls, weight_bytes: int) -> Self:
-        """What suits a model of this size: a large one computes several prompts no faster than one after the other."""
-        return cls(prefill_rows=1 if weight_bytes >= LARGE_WEIGHT_BYTES else PREFILL_ROWS)
+    def on_cpu(cls, *, weight_bytes: int, dtype: torch.dtype) -> Self:
+        """What suits a model of this size and dtype.
+
+        A large one computes several prompts no faster than one after the other. In bfloat16, PyTorch copies keys and
+        values that are a part of their rows: that takes longer than attention over the empty positions.
+        """
+        return cls(
+            prefill_rows=1 if weight_bytes >= LARGE_WEIGHT_BYTES else PREFILL_ROWS,
+            length_step=None if dtype is torch.bfloat16 else LENGTH_STEP,
+        )
 
     @classmethod
     def compiled_on_cpu(cls) -> Self:
