@@ -1,5 +1,6 @@
 """How many threads compute, by the model's size, the cores, and the container's limit on CPU time."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,24 +27,30 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return told
 
 
-@pytest.mark.parametrize(("gain", "lone"), [(0.5, 8), (0.97, 4)])
+@pytest.mark.parametrize(
+    ("alone", "under_load", "lone", "shared"),
+    [(0.7, 0.7, 8, 4), (0.97, 0.7, 4, 4), (0.7, 0.55, 8, 8), (0.97, 0.55, 8, 8)],
+)
 def test_a_small_model_uses_all_cores_only_where_they_help(
-    used: list[int], monkeypatch: pytest.MonkeyPatch, gain: float, lone: int
+    used: list[int], monkeypatch: pytest.MonkeyPatch, alone: float, under_load: float, lone: int, shared: int
 ) -> None:
-    """`gain`: the time of a step with all cores, relative to half of them."""
+    """`alone`, `under_load`: the time of a step with all cores, relative to half of them."""
     seconds = 0.0
 
-    def step() -> None:
-        nonlocal seconds
-        seconds += gain if used[-1] == 8 else 1.0
+    def step_that_gains(gain: float) -> Callable[[], None]:
+        def step() -> None:
+            nonlocal seconds
+            seconds += gain if used[-1] == 8 else 1.0
+
+        return step
 
     monkeypatch.setattr("time.perf_counter", lambda: seconds)
     threads = CpuThreads(SMALL)
-    threads.calibrate(step)
+    threads.calibrate(alone=step_that_gains(alone), under_load=step_that_gains(under_load))
     threads.set_for(1)
     assert used[-1] == lone
     threads.set_for(2)
-    assert used[-1] == 4
+    assert used[-1] == shared
 
 
 @pytest.mark.parametrize("vary", [True, False])
@@ -54,7 +61,7 @@ def test_a_large_model_always_uses_all_cores(used: list[int], vary: bool) -> Non
     """
     threads = CpuThreads(LARGE_WEIGHT_BYTES, vary=vary)
     threads.set_for(1)
-    threads.calibrate(lambda: pytest.fail("there is nothing to try"))
+    threads.calibrate(**dict.fromkeys(("alone", "under_load"), lambda: pytest.fail("there is nothing to try")))
     for sequences in (1, 2, 8):
         threads.set_for(sequences)
     assert used == [4, 4]

@@ -12,7 +12,7 @@ from paligemma_engine.device.checked_capture import Output, RehearsedStep, captu
 from paligemma_engine.device.compilation import compile_layers, compile_step, unlimited
 from paligemma_engine.device.cuda_graph import on_device
 from paligemma_engine.device.feature_cache import FeatureCache
-from paligemma_engine.device.run_options import Compiled, CudaGraphs, RunOptions
+from paligemma_engine.device.run_options import SHORT_PROMPT_TOKENS, Compiled, CudaGraphs, RunOptions
 from paligemma_engine.device.threads import CpuThreads
 from paligemma_engine.layers.replacement import weight_bytes
 from paligemma_engine.metrics import IMAGE_FEATURES, EngineMetrics
@@ -211,7 +211,10 @@ class ModelRunner:
             for rows in self._row_buckets:  # at one length each: with the 3B a step takes half a second on a CPU
                 self._steps[rows, self._length_buckets[-1]]()
             if self._cpu_threads is not None:
-                self._cpu_threads.calibrate(self._steps[self._row_buckets[0], self._length_buckets[0]])
+                self._cpu_threads.calibrate(
+                    alone=self._steps[self._row_buckets[0], self._length_buckets[0]],
+                    under_load=self._prefill_step(self._prefill_rows, self._run_options.padded(SHORT_PROMPT_TOKENS)),
+                )
 
     def _features_of(self, images: Sequence[PreparedImage]) -> torch.Tensor:
         self._vision.load(images)

@@ -15,16 +15,19 @@ OMP_NUM_THREADS: Final = "OMP_NUM_THREADS"
 # Weights much larger than any cache. A second thread then nearly halves a step, and the rest of a request, such as
 # decoding its image, is less than a hundredth of its time.
 LARGE_WEIGHT_BYTES: Final = 500_000_000
-WORTHWHILE: Final = 0.9  # share of the time with half the cores; a smaller gain does not justify twice the CPU time
+# Shares of the time with half the cores. A smaller gain does not justify the CPU time of the other half: for a single
+# sequence up to twice as much, for many a fifth more.
+WORTHWHILE_ALONE: Final = 0.9
+WORTHWHILE_UNDER_LOAD: Final = 0.58
 TRIAL_S: Final = 0.3  # for each number of threads
 MIN_TRIALS: Final = 3
 
 
 class CpuThreads:
-    """Decides by the model's size: a large model always uses all cores, a small one half of them under load.
+    """Decides by the model's size: a large model always uses all cores, a small one may use half of them.
 
     With a small model a second thread makes a step little faster, or not at all, at twice the CPU time. Under load
-    the other cores decode images and draw masks. A single sequence uses all cores if that is faster.
+    the other cores decode images and draw masks. A short measurement decides, for a single sequence and for many.
 
     OMP_NUM_THREADS overrides both. The engine thread owns this object: OpenMP keeps a team of threads for each
     computing thread, and several teams on the same cores slow each other down.
@@ -50,13 +53,24 @@ class CpuThreads:
         """Sets the threads for this number of running sequences."""
         self._use(self._lone if sequences <= 1 else self._shared)
 
-    def calibrate(self, step: Callable[[], object]) -> None:
-        """Measures whether all cores make a single sequence's decode step faster; if not, half of them are used."""
-        if self._lone != self._shared:
-            seconds = {threads: self._time(step, threads) for threads in (self._lone, self._shared)}
-            if seconds[self._lone] > WORTHWHILE * seconds[self._shared]:
-                self._lone = self._shared
+    def calibrate(self, *, alone: Callable[[], object], under_load: Callable[[], object]) -> None:
+        """Measures where all cores are worth it.
+
+        Args:
+            alone: a decode step of one sequence.
+            under_load: a prefill of as many prompts as one can take; prefills are most of the work.
+        """
+        half, all_cores = self._shared, self._lone
+        if half != all_cores:
+            if self._gain(alone, half, all_cores) > WORTHWHILE_ALONE:
+                self._lone = half
+            if self._gain(under_load, half, all_cores) < WORTHWHILE_UNDER_LOAD:
+                self._shared = self._lone = all_cores
         self._used = 0  # the next caller is another thread, with its own setting
+
+    def _gain(self, step: Callable[[], object], half: int, all_cores: int) -> float:
+        """Returns the time with all cores relative to half of them."""
+        return self._time(step, all_cores) / self._time(step, half)
 
     def _time(self, step: Callable[[], object], threads: int) -> float:
         """Returns the median time of a step in seconds."""
