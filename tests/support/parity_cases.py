@@ -11,7 +11,9 @@ from PIL import Image
 
 from paligemma_engine import EngineConfig, EngineMetrics
 from paligemma_engine.checkpoints.checkpoint import Checkpoint
+from paligemma_engine.device.run_options import RunOptions
 from paligemma_engine.device.runner import ModelRunner
+from paligemma_engine.layers.replacement import weight_bytes
 from paligemma_engine.preparation.pixels import ImagePreparer
 from paligemma_engine.preparation.prompt_tokens import tokenize_prompt
 from paligemma_engine.preparation.prompts import split_prompt
@@ -80,7 +82,14 @@ def make_case(
 def run(
     case: Case, *, slots: int, grammar: bool = False, count: int = PAIRS, at_once: int = 2, **options: Any
 ) -> list[Sequence]:
-    """All pairs through a runner, so many arriving in every other round."""
+    """All pairs through a runner, as a server on the CPU has it, so many arriving in every other round."""
+    model = case.checkpoint.model
+    options.setdefault(
+        "run_options",
+        RunOptions.on_cpu(
+            weight_bytes=weight_bytes(model), dtype=model.dtype, image_tokens=case.checkpoint.image_token_count
+        ),
+    )
     runner = ModelRunner(case.checkpoint, slots=slots, max_new_tokens=case.max_new_tokens, grammar=grammar, **options)
     scheduler = Scheduler(runner, EngineMetrics())
     prepare_image = ImagePreparer(case.checkpoint.processor.image_processor)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import huggingface_hub
 import numpy as np
@@ -14,7 +15,7 @@ from paligemma_engine import errors as engine_errors
 from paligemma_engine import metrics as families
 from paligemma_engine.answers.vocabulary import TokenClass, Vocabulary
 from paligemma_engine.config import ConfigError
-from paligemma_engine.device.run_options import PREFILL_ROWS, RunOptions
+from paligemma_engine.device.run_options import PREFILL_ROWS, Compiled, CudaGraphs, RunOptions
 from paligemma_engine.errors import EngineError, HubFailed, ModelFailed, ModelNotFound
 from paligemma_engine.requests.request import TargetAnswer, Token
 
@@ -197,11 +198,21 @@ def test_length_buckets() -> None:
 
 
 def test_what_suits_a_model_on_the_cpu() -> None:
-    small = RunOptions.on_cpu(weight_bytes=10_000_000, dtype=torch.float32)
-    large = RunOptions.on_cpu(weight_bytes=6_000_000_000, dtype=torch.bfloat16)
-    assert (small.prefill_rows, large.prefill_rows) == (PREFILL_ROWS, 1)
+    small = RunOptions.on_cpu(weight_bytes=15_600_000, dtype=torch.float32, image_tokens=64)
+    medium = RunOptions.on_cpu(weight_bytes=144_000_000, dtype=torch.float32, image_tokens=32)
+    small_at_448 = RunOptions.on_cpu(weight_bytes=144_000_000, dtype=torch.float32, image_tokens=1024)
+    large = RunOptions.on_cpu(weight_bytes=6_000_000_000, dtype=torch.bfloat16, image_tokens=256)
+    rows = [options.prefill_rows for options in (small, medium, small_at_448, large)]
+    assert rows == [PREFILL_ROWS, 2, 1, 1]
     assert small.length_buckets(140, prefix=64) == [96, 128, 140]
     assert large.length_buckets(140, prefix=64) == [140]
+
+
+@pytest.mark.parametrize("fixed_shapes", [{"compiled": Compiled.STEPS}, {"cuda_graphs": CudaGraphs.AUTO}])
+def test_steps_of_fixed_shapes_take_one_prompt(fixed_shapes: dict[str, Any]) -> None:
+    """A smaller group would be captured while slots are occupied."""
+    with pytest.raises(ValueError, match="one prompt each"):
+        RunOptions(prefill_rows=2, **fixed_shapes)
 
 
 def test_how_steps_are_run_in_words() -> None:

@@ -1,14 +1,16 @@
 """Several prompts in one prefill: which ones, when, and that each gets its own answer."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from arithmetic_runner import POISON, ArithmeticRunner, Clock, run_to_the_end, sequence
+from arithmetic_runner import POISON, ArithmeticRunner, ArithmeticStep, Clock, run_to_the_end, sequence
 from engines import Bench
 from parity_cases import Case, assert_equal, make_case, run
 
 from paligemma_engine.device.run_options import RunOptions
 from paligemma_engine.metrics import EngineMetrics
+from paligemma_engine.requests.prepared import PreparedPrompt
 from paligemma_engine.requests.sequence import FinishReason, Sequence
 from paligemma_engine.scheduling.scheduler import HOLD_S, MAX_PADDING, RUNNING_FOR_EACH_PROMPT, Scheduler
 from parts.scenes import draw_scene
@@ -45,6 +47,24 @@ def test_a_failure_costs_only_the_prompt_that_caused_it() -> None:
     scheduler.add(last)
     run_to_the_end(scheduler)
     assert len(runner.prefilled[-1]) == 4  # all slots are free again
+
+
+def test_after_a_failure_what_became_of_the_others_counts() -> None:
+    """One is cancelled and one overdue when they are tried alone."""
+    scheduler, runner, clock = scheduler_with(slots=4, prefill_rows=4)
+    cancelled, overdue, wanted = sequence(1, 1, 2), sequence(2, 1, 2, deadline=1.0), sequence(3, 1, 2)
+    prefill = runner.prefill
+
+    def failing_once(prompts: Mapping[int, PreparedPrompt]) -> ArithmeticStep:
+        cancelled.cancelled, clock.now, runner.prefill = True, 2.0, prefill  # type: ignore[method-assign]
+        raise RuntimeError("out of memory")
+
+    runner.prefill = failing_once  # type: ignore[method-assign]
+    scheduler.add([cancelled, overdue, wanted])
+    run_to_the_end(scheduler)
+    assert [each.finish_reason for each in (cancelled, overdue)] == [FinishReason.CANCELLED, FinishReason.DEADLINE]
+    assert wanted.token_ids == [3, 4]
+    assert [len(slots) for slots in runner.prefilled] == [1]
 
 
 def test_prompts_of_very_different_length_are_not_padded_to_each_other() -> None:
@@ -95,6 +115,26 @@ class TestWaitingForCompany:
             clock.now += HOLD_S / 2
             scheduler.run_once()
             assert len(runner.prefilled) == arrival + 1
+
+    def test_prompts_that_cannot_go_together_do_not_wait_for_each_other(self) -> None:
+        """What waits behind the first is no company for it, and none that comes later can be."""
+        scheduler, runner, _ = self.busy()
+        scheduler.add([longer(sequence(1, 1, 2), number % 2 * 2 * MAX_PADDING) for number in range(3)])
+        scheduler.run_once()
+        assert [len(slots) for slots in runner.prefilled] == [1, 1]
+        assert len(scheduler._waiting) == 1
+
+    def test_who_has_waited_for_a_slot_does_not_wait_for_company(self) -> None:
+        scheduler, runner, clock = scheduler_with(slots=2 * RUNNING_FOR_EACH_PROMPT, prefill_rows=8)
+        scheduler.add([sequence(1, 1, 3 if number < 2 else 90) for number in range(2 * RUNNING_FOR_EACH_PROMPT)])
+        scheduler.run_once()
+        runner.prefilled.clear()
+        waiting = sequence(2, 1, 90)
+        scheduler.add([waiting])
+        clock.now += HOLD_S
+        for _ in range(3):  # two end at once: then two prompts would be worth the wait for one more
+            scheduler.run_once()
+        assert [len(slots) for slots in runner.prefilled] == [1]
 
     def test_nobody_waits_where_few_run(self) -> None:
         scheduler, runner, _ = scheduler_with(slots=8, prefill_rows=8)

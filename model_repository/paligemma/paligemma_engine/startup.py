@@ -203,7 +203,11 @@ def _run_options(config: EngineConfig, checkpoint: Checkpoint) -> RunOptions:
     if device.type != "cuda":
         if compiled:
             return RunOptions.compiled_on_cpu()
-        return RunOptions.on_cpu(weight_bytes=weight_bytes(checkpoint.model), dtype=checkpoint.model.dtype)
+        return RunOptions.on_cpu(
+            weight_bytes=weight_bytes(checkpoint.model),
+            dtype=checkpoint.model.dtype,
+            image_tokens=checkpoint.image_token_count,
+        )
     shared_memory_bytes = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
     own_tiles = own_tiles_fit(shared_memory_bytes)
     text_config, itemsize = checkpoint.model.config.get_text_config(), checkpoint.model.dtype.itemsize

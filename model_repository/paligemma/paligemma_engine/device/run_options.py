@@ -8,7 +8,6 @@ from typing import Final, Self
 import torch
 
 from paligemma_engine.device.cuda_graph import Capture, CapturesSteps
-from paligemma_engine.device.threads import LARGE_WEIGHT_BYTES
 from paligemma_engine.model.attention import FUSED_ATTENTION, GROUPED_ATTENTION
 from paligemma_engine.model.fused_tiles import FusedTiles
 from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS
@@ -16,6 +15,8 @@ from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS
 SHORT_PROMPT_TOKENS: Final = 32  # most prompts are a few words
 LENGTH_STEP: Final = 32
 PREFILL_ROWS: Final = 8  # of a small model on the CPU: 8 prompts of the demo model take 5 times as long as one
+# Work of a prefill of several prompts: about a quarter of a second on one core, for which running sequences wait.
+PREFILL_FLOPS: Final = 12_000_000_000
 PROMPT_PADDING: Final = (SHORT_PROMPT_TOKENS, MAX_PROMPT_TOKENS)
 
 
@@ -45,13 +46,14 @@ class Compiled(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """Options that change how fast a step runs, not what it computes. The defaults are for the CPU.
+    """Options that change how fast a step runs, not what it computes. By default steps run eagerly, one by one.
 
     Attributes:
         steps_ahead: how many prefills and decode steps may be unread when the next one is started. On the CPU nothing
             runs beside the caller.
         prompt_padding: the numbers of text tokens that prompts are padded to; none: each runs at its own length.
-        prefill_rows: how many prompts a prefill takes at most.
+        prefill_rows: how many prompts a prefill takes at most; 1 where steps are captured or compiled, for their shapes
+            are fixed.
         row_step: decode steps are built for multiples of so many rows, beside powers of two; None: for powers of two
             only. On the CPU each row takes time; on a GPU hardly any, and each number would be one more graph.
         length_step: decode steps are built for rows seen to a multiple of this beyond the image; None: to their end. On
@@ -76,15 +78,22 @@ class RunOptions:
     attention: str = GROUPED_ATTENTION
     tiles: FusedTiles | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for several prompts in steps of fixed shape."""
+        if self.prefill_rows > 1 and (self.compiled is not None or self.cuda_graphs is not CudaGraphs.OFF):
+            raise ValueError("captured and compiled prefills take one prompt each")
+
     @classmethod
-    def on_cpu(cls, *, weight_bytes: int, dtype: torch.dtype) -> Self:
-        """What suits a model of this size and dtype.
+    def on_cpu(cls, *, weight_bytes: int, dtype: torch.dtype, image_tokens: int) -> Self:
+        """What suits a model with weights of this size and dtype.
 
         A large one computes several prompts no faster than one after the other. In bfloat16, PyTorch copies keys and
         values that are a part of their rows: that takes longer than attention over the empty positions.
         """
+        # Two operations for each weight and token; the head and the shares of the vision tower are not told apart.
+        prompt_flops = 2 * (weight_bytes // dtype.itemsize) * (image_tokens + SHORT_PROMPT_TOKENS)
         return cls(
-            prefill_rows=1 if weight_bytes >= LARGE_WEIGHT_BYTES else PREFILL_ROWS,
+            prefill_rows=max(1, min(PREFILL_ROWS, PREFILL_FLOPS // max(1, prompt_flops))),
             length_step=None if dtype is torch.bfloat16 else LENGTH_STEP,
         )
 

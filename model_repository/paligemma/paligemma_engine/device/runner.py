@@ -138,13 +138,14 @@ class ModelRunner:
     def prefill(self, prompts: Mapping[int, PreparedPrompt]) -> RunningStep:
         """Starts to put prompts into free slots, at most `prefill_rows` of them."""
         new = len({prompt.image.digest for prompt in prompts.values() if prompt.image not in self._features})
+        try:
+            started = self._prefill(prompts)
+        except torch.AcceleratorError as error:  # after it, every call to the GPU fails
+            raise DeviceLost(str(error)) from error
         for source, count in (("computed", new), ("kept", len(prompts) - new)):
             if count:
                 self._metrics.count(IMAGE_FEATURES, count, source=source)
-        try:
-            return self._prefill(prompts)
-        except torch.AcceleratorError as error:  # after it, every call to the GPU fails
-            raise DeviceLost(str(error)) from error
+        return started
 
     @torch.inference_mode()
     def _prefill(self, prompts: Mapping[int, PreparedPrompt]) -> RunningStep:
@@ -200,11 +201,16 @@ class ModelRunner:
         size: Any = self._checkpoint.processor.image_processor.size
         height, width = size["height"], size["width"]
         no_pixels = np.zeros((height, width, 3), np.uint8)
-        blank = PreparedImage(no_pixels, (height, width), b"", np.zeros((3, LEVELS), np.float32))
+        normalized = np.zeros((3, LEVELS), np.float32)
         asked = split_prompt("segment cat")[0]
+        input_ids = tokenize_prompt(self._checkpoint, asked)
+        prompts = {
+            slot: PreparedPrompt(PreparedImage(no_pixels, (height, width), bytes([slot]), normalized), input_ids, asked)
+            for slot in range(self._prefill_rows)
+        }
         with torch.inference_mode(), on_device(self._device), unlimited():
-            prompt = PreparedPrompt(blank, tokenize_prompt(self._checkpoint, asked), asked)
-            self._prefill(dict.fromkeys(range(self._prefill_rows), prompt))
+            self._prefill(prompts)
+            self._prefill({0: prompts[0]})
             self._features.clear()
             for text_tokens in self._run_options.prompt_padding:
                 self._prefill_step(self._prefill_rows, text_tokens)()

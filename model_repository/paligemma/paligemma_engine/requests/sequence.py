@@ -41,6 +41,8 @@ class Sequence:
         repeats: detects repeated objects; None if a repeat does not end the sequence.
         cancelled: set from any thread; the scheduler acts on it before its next step.
         status: waiting, running or finished.
+        waiting_since: when the scheduler got it, on the scheduler's clock.
+        prefills_alone: whether a prefill with others has failed; it is then tried alone.
         slot: its row in the KV cache while it runs.
         first_token_at: the end of its prefill, on the scheduler's clock.
         token_ids: the generated tokens without the end token.
@@ -55,6 +57,8 @@ class Sequence:
     repeats: RepeatDetector | None = None
     cancelled: bool = False
     status: Status = Status.WAITING
+    waiting_since: float = 0.0
+    prefills_alone: bool = False
     slot: int | None = None
     first_token_at: float | None = None
     token_ids: list[int] = field(default_factory=list)

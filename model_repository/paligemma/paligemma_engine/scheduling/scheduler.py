@@ -116,7 +116,6 @@ class Scheduler:
         self._unread: deque[_Unread] = deque()
         self._free = list(range(runner.slots))  # a heap: using low slots first keeps the row bucket small
         self._finished: list[Sequence] = []
-        self._held_since: float | None = None  # since when a prefill waits for more prompts
 
     @property
     def has_work(self) -> bool:
@@ -130,7 +129,10 @@ class Scheduler:
 
     def add(self, sequences: Iterable[Sequence]) -> None:
         """Adds sequences to those that wait for a slot, in order."""
-        self._waiting.extend(sequences)
+        now = self._clock()
+        for sequence in sequences:
+            sequence.waiting_since = now
+            self._waiting.append(sequence)
 
     def run_once(self) -> list[Sequence]:
         """Runs one round; returns the sequences that ended in it.
@@ -165,19 +167,16 @@ class Scheduler:
         while self._waiting and self._free and not self._is_held():
             if group := self._next_group():
                 self._prefill(group)
-            self._held_since = None
             if self._clock() - started >= PREFILL_BUDGET_S:
                 return
 
     def _is_held(self) -> bool:
         """Whether the next prefill waits for more prompts, since it takes several of them faster than one by one."""
-        worthwhile = min(self._runner.prefill_rows, len(self._free), len(self._running) // RUNNING_FOR_EACH_PROMPT)
-        if len(self._waiting) >= worthwhile:
+        first = self._waiting[0]
+        if self._clock() - first.waiting_since >= HOLD_S:
             return False
-        now = self._clock()
-        if self._held_since is None:
-            self._held_since = now
-        return now - self._held_since < HOLD_S
+        worthwhile = min(self._runner.prefill_rows, len(self._free), len(self._running) // RUNNING_FOR_EACH_PROMPT)
+        return len(self._waiting) < worthwhile and all(_go_together(first, other) for other in self._waiting)
 
     def _next_group(self) -> list[Sequence]:
         """Takes the next sequences for one prefill from those that wait; none if all of them were unwanted."""
@@ -187,7 +186,7 @@ class Scheduler:
             sequence = self._waiting[0]
             self._end_if_unwanted(sequence)  # a slow prefill may have run since the round began
             if sequence.status is Status.WAITING:
-                if group and not _are_alike(sequence.prompt, group[0].prompt):
+                if group and not _go_together(group[0], sequence):
                     break
                 group.append(sequence)
             self._waiting.popleft()
@@ -202,19 +201,22 @@ class Scheduler:
             raise
         except Exception as error:
             _log.exception("prefill failed")
-            for slot in slots:
-                heapq.heappush(self._free, slot)
-            if len(group) > 1:  # one of them may be the cause
-                for sequence in group:
-                    self._prefill([sequence])
-                return
-            group[0].error = InternalError(f"the model failed on this request ({type(error).__name__})")
+            failure = InternalError(f"the model failed on this request ({type(error).__name__})")
+        else:
+            for slot, sequence in slots.items():
+                sequence.slot, sequence.status = slot, Status.RUNNING
+            self._running |= slots
+            self._follow(_Unread(step, slots, self._clock() - started, is_prefill=True))
+            return
+        for slot in slots:
+            heapq.heappush(self._free, slot)
+        if len(group) == 1:
+            group[0].error = failure
             self._finish(group[0], FinishReason.ERROR)
             return
-        for slot, sequence in slots.items():
-            sequence.slot, sequence.status = slot, Status.RUNNING
-        self._running |= slots
-        self._follow(_Unread(step, slots, self._clock() - started, is_prefill=True))
+        for sequence in group:  # one of them may be the cause
+            sequence.prefills_alone = True
+        self._waiting.extendleft(reversed(group))
 
     def _step(self) -> None:
         started = self._clock()
@@ -272,6 +274,7 @@ class Scheduler:
         self._finished.append(sequence)
 
 
-def _are_alike(one: PreparedPrompt, other: PreparedPrompt) -> bool:
-    """Whether two prompts are about as long, so that one prefill of both computes little padding."""
-    return abs(len(one.input_ids) - len(other.input_ids)) <= MAX_PADDING
+def _go_together(one: Sequence, other: Sequence) -> bool:
+    """Whether one prefill may take both: neither is tried alone, and they are about as long, so padding is little."""
+    difference = abs(len(one.prompt.input_ids) - len(other.prompt.input_ids))
+    return difference <= MAX_PADDING and not one.prefills_alone and not other.prefills_alone
