@@ -19,7 +19,6 @@ from gateway.door.bodies import Share, share_of
 from gateway.door.deadline import Deadline, time_is_up
 from gateway.door.disconnect import while_connected
 from gateway.errors import ApiError
-from gateway.inputs.decoding import MULTIPART
 from gateway.inputs.prompts import with_task
 from gateway.inputs.read import EncodedImage, SegmentBody, read_body
 from gateway.services import Services, services_of
@@ -32,10 +31,6 @@ from gateway.watching.record import RequestRecord, record_of
 RESERVE_SHARE: Final = 0.05
 MIN_RESERVE_S: Final = 0.05
 MAX_RESERVE_S: Final = 2.0
-
-# Of a multipart body, or of an image in Triton's request: so many are copied in a tenth of a millisecond, in which a
-# thread would only just begin.
-INLINE_BYTES: Final = 262_144
 
 T = TypeVar("T")
 
@@ -83,7 +78,7 @@ class Call:
         return self.services.settings
 
     async def receive(self, decode: Callable[[SegmentBody], T]) -> T:
-        """Reads the request's body and decodes it; a large one, or one whose parsing costs more, in a thread.
+        """Reads the request's body and decodes it in a thread.
 
         Args:
             decode: makes the route's own record of the body.
@@ -97,8 +92,6 @@ class Call:
                     body = await read_body(self.request)
             except TimeoutError as error:
                 raise ApiError("request_timeout", "the request took too long to arrive") from error
-            if body.content.media_type == MULTIPART and len(body.body) <= INLINE_BYTES:
-                return decode(body)
             return await while_connected(self.request.receive, lambda: self.in_decoder(partial(decode, body)))
 
     async def answered(self, work: Callable[[], Awaitable[T]]) -> T:
@@ -125,9 +118,8 @@ class Call:
         While the answer is awaited, the image is held only within the serialised request, unless the caller keeps it.
         """
         self.record.sizes["image_bytes"] = len(image)
-        serialize = partial(self._serialize, question, image)
-        serialized = serialize() if len(image) <= INLINE_BYTES else await self.in_decoder(serialize)
-        del serialize, image
+        serialized = await self.in_decoder(partial(self._serialize, question, image))
+        del image
         started = time.monotonic()
         try:
             with self.record.phase("inference"):
@@ -142,7 +134,7 @@ class Call:
         return segmentation
 
     def _serialize(self, question: Question, image: EncodedImage) -> SerializedRequest:
-        """After any wait for a decoder's thread, so that the wait takes nothing of the reserve."""
+        """In a decoder's thread, so that the wait for it takes nothing of the reserve."""
         asked = SegmentRequest(
             image=image,
             prompt=with_task(question.prompt),
