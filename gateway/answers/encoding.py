@@ -19,7 +19,9 @@ AVERAGE_FILTER: Final = 3  # a byte less the mean of those to the left and above
 # Of ISA-L: about a quarter of zlib's time, also of its run-length strategy. Photographs get as small as with zlib's
 # fastest level; level 0 makes them up to two thirds larger, levels 2 and 3 take longer for the same size.
 COMPRESSION_LEVEL: Final = 1
-STRIP_BYTES: Final = 32_768  # of an image, filtered in one go: the processor's cache holds all copies of it
+# Of an image, filtered in one go. Smaller strips fit a processor's cache better, but for each one the encoder may wait
+# for the interpreter's lock, which is long where the gateway is busy.
+STRIP_BYTES: Final = 262_144
 
 
 def png_base64(pixels: NDArray[np.uint8]) -> str:

@@ -82,6 +82,6 @@ def memory_of(processes: list[psutil.Process]) -> int:
     """Bytes of memory of processes, shared pages counted once; processes that have ended are not counted."""
     total = 0
     for process in processes:
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.NoSuchProcess):
             total += process.memory_full_info().pss
     return total

@@ -96,7 +96,7 @@ def create_app(service: ReferenceService) -> FastAPI:
         max_new_tokens: Annotated[int, Form()] = MAX_NEW_TOKENS,  # random checkpoints do not end their answers
     ) -> dict[str, Any]:
         """Masks and boxes of what the prompt names."""
-        return service.segment(await image_file.read(), prompt, max_new_tokens)
+        return service.segment(await image_file.read(), prompt, max_new_tokens * (prompt.count(";") + 1))
 
     return app
 
