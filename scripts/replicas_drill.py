@@ -159,7 +159,8 @@ def main() -> int:
     names = parser.parse_args().parts or PARTS
     if unknown := sorted(set(names) - set(PARTS)):
         parser.error(f"no such part: {', '.join(unknown)}")
-    with running_stack({**os.environ, "REPLICAS": "3"}, lambda *_: None) as stack:
+    # Few slots, so that the gateway's limit on concurrent requests comes later, as docs/capacity.md advises.
+    with running_stack({**os.environ, "REPLICAS": "3", "MAX_SLOTS": "16"}, lambda *_: None) as stack:
         first, second, third = stack.replicas
         drill = Drill(stack, make_jobs(48))
         parts: dict[str, Callable[[], None]] = {

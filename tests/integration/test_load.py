@@ -62,7 +62,7 @@ def test_the_load_shows_before_anything_is_refused(stack: Any) -> None:
     gauges = ("paligemma_pending_requests", "paligemma_active_slots")
     slots = total(published_metrics(stack.ports), "paligemma_slots")
     crossed_at = refused_at = None
-    for clients in (8, 32, 96):
+    for clients in (8, 56, 96):
         seen: list[float] = []
 
         def look(seen: list[float] = seen) -> None:
