@@ -199,11 +199,11 @@ def test_length_buckets() -> None:
 
 def test_what_suits_a_model_on_the_cpu() -> None:
     small = RunOptions.on_cpu(weight_bytes=15_600_000, dtype=torch.float32, image_tokens=64)
-    medium = RunOptions.on_cpu(weight_bytes=144_000_000, dtype=torch.float32, image_tokens=32)
+    medium = RunOptions.on_cpu(weight_bytes=400_000_000, dtype=torch.float32, image_tokens=64)
     small_at_448 = RunOptions.on_cpu(weight_bytes=144_000_000, dtype=torch.float32, image_tokens=1024)
     large = RunOptions.on_cpu(weight_bytes=6_000_000_000, dtype=torch.bfloat16, image_tokens=256)
     rows = [options.prefill_rows for options in (small, medium, small_at_448, large)]
-    assert rows == [PREFILL_ROWS, 2, 1, 1]
+    assert rows == [PREFILL_ROWS, 3, 1, 1]
     assert small.length_buckets(140, prefix=64) == [96, 128, 140]
     assert large.length_buckets(140, prefix=64) == [140]
 

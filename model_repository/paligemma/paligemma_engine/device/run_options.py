@@ -15,8 +15,8 @@ from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS
 SHORT_PROMPT_TOKENS: Final = 32  # most prompts are a few words
 LENGTH_STEP: Final = 32
 PREFILL_ROWS: Final = 8  # of a small model on the CPU: 8 prompts of the demo model take 5 times as long as one
-# Work of a prefill of several prompts: about a quarter of a second on one core, for which running sequences wait.
-PREFILL_FLOPS: Final = 12_000_000_000
+# Work of a prefill of several prompts: about a third of a second on one core, for which running sequences wait.
+PREFILL_FLOPS: Final = 60_000_000_000
 PROMPT_PADDING: Final = (SHORT_PROMPT_TOKENS, MAX_PROMPT_TOKENS)
 
 

@@ -18,7 +18,7 @@ LARGE_WEIGHT_BYTES: Final = 500_000_000
 # Shares of the time with half the cores. A smaller gain does not justify the CPU time of the other half: for a single
 # sequence up to twice as much, for many a fifth more.
 WORTHWHILE_ALONE: Final = 0.9
-WORTHWHILE_UNDER_LOAD: Final = 0.58
+WORTHWHILE_UNDER_LOAD: Final = 0.6
 TRIAL_S: Final = 0.3  # for each number of threads
 MIN_TRIALS: Final = 3
 
