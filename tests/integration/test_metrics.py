@@ -1,11 +1,11 @@
 """The engine's metric families in Triton's /metrics."""
 
-import shutil
 import subprocess
 from typing import Any
 
 import numpy as np
 import pytest
+from promtool import find_promtool
 from stack import published_metrics
 
 from paligemma_engine.metrics import FAMILIES, Family
@@ -35,8 +35,7 @@ def test_no_family_is_exported_that_is_not_declared(text: str) -> None:
 
 
 def test_promtool_finds_nothing_to_complain_of(text: str) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian, Ubuntu: apt-get install prometheus)")
-    checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    checked = subprocess.run(
+        [find_promtool(), "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")

@@ -1,13 +1,13 @@
 """How many engine pods the autoscaler asks for: its own query, by Prometheus' own evaluation, and the formula."""
 
 import math
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 from charts import NAMESPACE, Object, of_kind, rendering
+from promtool import find_promtool
 
 TOLERANCE = 0.1  # of a HorizontalPodAutoscaler: no change for a smaller difference
 SERIES = (  # pods of this release, of another one in the namespace, and of another namespace: pending, active
@@ -29,8 +29,7 @@ def trigger() -> dict[str, str]:
 
 
 def test_the_query_adds_up_what_runs_and_waits_in_this_release(tmp_path: Path) -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool is not installed (Debian, Ubuntu: apt-get install prometheus)")
+    promtool = find_promtool()
     metrics = {"paligemma_pending_requests": 2, "paligemma_active_slots": 3}
     samples = [
         {"series": f'{metric}{{pod="{row[0]}", namespace="{row[1]}"}}', "values": f"{row[column]}x4"}
@@ -41,7 +40,7 @@ def test_the_query_adds_up_what_runs_and_waits_in_this_release(tmp_path: Path) -
     check = {"expr": trigger()["query"], "eval_time": "1m", "exp_samples": [{"labels": "{}", "value": expected}]}
     test = {"tests": [{"interval": "15s", "input_series": samples, "promql_expr_test": [check]}]}
     (tmp_path / "query.yml").write_text(yaml.safe_dump(test))
-    command = ["promtool", "test", "rules", "query.yml"]
+    command = [promtool, "test", "rules", "query.yml"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

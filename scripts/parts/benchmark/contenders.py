@@ -10,17 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import httpx2
-
 from parts.benchmark.baselines import Baseline
 from parts.benchmark.costs import Meter, first_token_totals
 from parts.benchmark.load import load_gateway, load_triton
 from parts.benchmark.results import Result
 from parts.benchmark.workload import Job
 from parts.model_packages import environment
-from parts.serve.child import POLL_S, RUN_DIR, Process, StackFailed
+from parts.serve.child import RUN_DIR, Process, StackFailed
 from parts.serve.ports import free_ports
-from parts.serve.stack import HOST, Stack, running_stack
+from parts.serve.stack import HOST, Stack, answers, running_stack, wait_for
 
 CLIENTS: Final = (1, 8, 32, 64)
 BATCH_SIZE: Final = 8
@@ -114,19 +112,14 @@ def running_reference(checkpoint: Path, vae: Path, *, keep: bool) -> Iterator[Ru
     with Process(name, command, environment("mask_decoder", "token_parser")) as process:
         url = f"http://{HOST}:{port}"
         give_up_at = time.monotonic() + START_TIMEOUT_S
-        while not _answers(url):
+
+        def check() -> None:
             process.check()
             if time.monotonic() > give_up_at:
                 raise StackFailed(f"{name} does not start; its log is {process.log}")
-            time.sleep(POLL_S)
+
+        wait_for(lambda: answers(f"{url}/healthz"), check)
         yield RunningReference(process, url)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return bool(httpx2.get(f"{url}/healthz", trust_env=False).is_success)
-    except httpx2.TransportError:
-        return False
 
 
 def run_reference(reference: RunningReference, result: Result, jobs: list[Job]) -> None:

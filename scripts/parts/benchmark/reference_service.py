@@ -3,8 +3,8 @@
     python -m parts.benchmark.reference_service CHECKPOINT VAE PORT [--keep]
 
 One process answers one request at a time: `POST /segment` with a picture and a prompt, as a multipart form. It loads
-model and processor again for each request, calls transformers' `generate` (greedy, 100 new tokens at most), and decodes
-the masks with a Flax VQ-VAE. With --keep it loads model and processor once.
+model and processor again for each request, calls transformers' `generate` (greedy, 100 new tokens at most for each
+target), and decodes the masks with a Flax VQ-VAE. With --keep it loads model and processor once.
 
 Where the description says nothing, the stand-in is quick: the mask decoder is loaded and compiled once, and pictures
 become PNG by the gateway's encoder. It fetches no URLs and knows one model.
@@ -26,7 +26,7 @@ from transformers.utils import logging
 from gateway.answers.encoding import pixel_coordinates, png_base64, soft_mask
 from mask_vae import MaskVae
 from paligemma_tokens import ParsedObject, parse_sequence, to_tensors
-from parts.benchmark.workload import MAX_NEW_TOKENS
+from parts.benchmark.workload import MAX_NEW_TOKENS, tokens_in_all
 
 HOST: Final = "127.0.0.1"
 
@@ -96,7 +96,7 @@ def create_app(service: ReferenceService) -> FastAPI:
         max_new_tokens: Annotated[int, Form()] = MAX_NEW_TOKENS,  # random checkpoints do not end their answers
     ) -> dict[str, Any]:
         """Masks and boxes of what the prompt names."""
-        return service.segment(await image_file.read(), prompt, max_new_tokens * (prompt.count(";") + 1))
+        return service.segment(await image_file.read(), prompt, tokens_in_all(prompt, max_new_tokens))
 
     return app
 

@@ -30,7 +30,12 @@ class Job:
     @property
     def max_new_tokens_in_all(self) -> int:
         """The most tokens for one answer to all targets."""
-        return self.max_new_tokens * (self.prompt.count(";") + 1)
+        return tokens_in_all(self.prompt, self.max_new_tokens)
+
+
+def tokens_in_all(prompt: str, max_new_tokens: int) -> int:
+    """The most tokens for one answer to all targets of a prompt, with `max_new_tokens` for each."""
+    return max_new_tokens * (prompt.count(";") + 1)
 
 
 def make_jobs(

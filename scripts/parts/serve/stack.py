@@ -24,8 +24,10 @@ __all__ = [
     "Replica",
     "Stack",
     "StackFailed",
+    "answers",
     "replica_ports",
     "running_stack",
+    "wait_for",
 ]
 
 HOST: Final = "127.0.0.1"
@@ -130,11 +132,11 @@ def running_stack(
         running.enter_context(gateway)
         started = time.monotonic()
         for replica in replicas:
-            _wait(replica.process.said_ready.is_set, stack.check)
+            wait_for(replica.process.said_ready.is_set, stack.check)
             names = zip(("http", "grpc", "metrics"), replica.ports, strict=True)
             where = f"{HOST}: {', '.join(f'{name} {port.number}' for name, port in names)}"
             on_ready(replica.process.name, time.monotonic() - started, where)
-        on_ready("gateway", _wait(lambda: _answers(f"{url}/readyz"), stack.check), url)
+        on_ready("gateway", wait_for(lambda: answers(f"{url}/readyz"), stack.check), url)
         yield stack
 
 
@@ -165,8 +167,8 @@ def _supervisor(
     return Process(name, command, {**environ, **own}, at_once, is_one_of_several=several)
 
 
-def _wait(condition: Callable[[], bool], check: Callable[[], None]) -> float:
-    """Waits for a condition; returns the seconds that it took."""
+def wait_for(condition: Callable[[], bool], check: Callable[[], None]) -> float:
+    """Waits for a condition; returns the seconds that it took. `check` raises where waiting is of no use."""
     started = time.monotonic()
     while not condition():
         check()
@@ -174,7 +176,7 @@ def _wait(condition: Callable[[], bool], check: Callable[[], None]) -> float:
     return time.monotonic() - started
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     """Whether a probe answers 200."""
     try:
         return bool(httpx2.get(url, trust_env=False, timeout=5.0).status_code == httpx2.codes.OK)

@@ -209,8 +209,8 @@ class ModelRunner:
             for slot in range(self._prefill_rows)
         }
         with torch.inference_mode(), on_device(self._device), unlimited():
-            self._prefill(prompts)
-            self._prefill({0: prompts[0]})
+            for rows in {1, self._prefill_rows}:
+                self._prefill({slot: prompts[slot] for slot in range(rows)})
             self._features.clear()
             for text_tokens in self._run_options.prompt_padding:
                 self._prefill_step(self._prefill_rows, text_tokens)()
