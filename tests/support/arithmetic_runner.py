@@ -6,6 +6,7 @@ empty slot is an error. So is a step that is read sooner or later than it says.
 """
 
 import math
+from collections import abc
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ import numpy as np
 from paligemma_engine.answers.vocabulary import Task
 from paligemma_engine.requests.prepared import PreparedImage, PreparedPrompt, TargetPrompt
 from paligemma_engine.requests.sequence import Sequence
-from paligemma_engine.scheduling.scheduler import PickedToken, Scheduler
+from paligemma_engine.scheduling.protocol import PickedToken, StartedVision
+from paligemma_engine.scheduling.scheduler import Scheduler
 
 EOS_ID = 0
 POISON = -1  # as a start: the prefill raises; as a stride: the decode step does
@@ -33,7 +35,25 @@ class ArithmeticStep:
         return self.picked
 
 
+@dataclass(eq=False)
+class ArithmeticVision:
+    images: abc.Sequence[PreparedImage]
+    done: bool
+
+    def is_ready(self) -> bool:
+        return self.done
+
+    def features_of(self, images: abc.Sequence[PreparedImage]) -> abc.Sequence[None]:
+        assert all(any(image is started for started in self.images) for image in images)
+        self.done = True
+        return [None] * len(images)
+
+
 class ArithmeticRunner:
+    """`vision_is_done`: False for a vision tower that needs until a prefill waits for it, or a test says it is done."""
+
+    vision_is_done = True
+
     def __init__(self, slots: int, steps_ahead: int = 0, prefill_rows: int = 1) -> None:
         self.slots = slots
         self.prefill_rows = prefill_rows
@@ -42,11 +62,18 @@ class ArithmeticRunner:
         self.last_read = 0
         self.eos_ids = frozenset({EOS_ID})
         self.rows: dict[int, tuple[int, int, int]] = {}
+        self.vision: list[ArithmeticVision] = []
         self.prefilled: list[frozenset[int]] = []
         self.decoded: list[frozenset[int]] = []
 
-    def prefill(self, prompts: Mapping[int, PreparedPrompt]) -> ArithmeticStep:
+    def start_vision(self, images: abc.Sequence[PreparedImage]) -> ArithmeticVision:
+        assert all(vision.done for vision in self.vision), "one group of pictures at a time"
+        self.vision.append(ArithmeticVision(images, self.vision_is_done))
+        return self.vision[-1]
+
+    def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> ArithmeticStep:
         assert 1 <= len(prompts) <= self.prefill_rows
+        vision.features_of([prompt.image for prompt in prompts.values()])
         assert all(0 <= slot < self.slots for slot in prompts)
         if any(prompt.input_ids[0] == POISON for prompt in prompts.values()):
             raise ValueError("poisoned")

@@ -2,7 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.memory.slot_plan import plan_slots
 from paligemma_engine.metrics import MetricKind
 from paligemma_engine.model.transfers import RunningStep
-from paligemma_engine.requests.prepared import PreparedPrompt
+from paligemma_engine.requests.prepared import PreparedImage, PreparedPrompt
+from paligemma_engine.scheduling.protocol import StartedVision
 from paligemma_engine.startup import start_engine
 
 ANSWER_TIMEOUT_S = 60.0
@@ -50,11 +51,14 @@ class FaultyRunner:
         self.may_run.set()
         self.steps = 0
 
-    def prefill(self, prompts: Mapping[int, PreparedPrompt]) -> RunningStep:
+    def start_vision(self, images: Sequence[PreparedImage]) -> StartedVision:
+        return self._runner.start_vision(images)
+
+    def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> RunningStep:
         self._wait()
         if any(prompt.asked.target == self.fail_prefill_of for prompt in prompts.values()):
             raise RuntimeError("poisoned")
-        return self._runner.prefill(prompts)
+        return self._runner.prefill(prompts, vision)
 
     def decode(self, slots: Collection[int]) -> RunningStep:
         self._wait()

@@ -9,6 +9,7 @@ from arithmetic_runner import ArithmeticRunner, ArithmeticStep, Clock, run_to_th
 from paligemma_engine.metrics import EngineMetrics
 from paligemma_engine.requests.prepared import PreparedPrompt
 from paligemma_engine.requests.sequence import FinishReason
+from paligemma_engine.scheduling.protocol import StartedVision
 from paligemma_engine.scheduling.scheduler import PREFILL_BUDGET_S, Scheduler
 
 
@@ -20,10 +21,10 @@ class SlowPrefills(ArithmeticRunner):
         self._clock, self._seconds = clock, seconds
         self.prefilled_at: list[float] = []
 
-    def prefill(self, prompts: Mapping[int, PreparedPrompt]) -> ArithmeticStep:
+    def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> ArithmeticStep:
         self._clock.now += self._seconds
         self.prefilled_at.append(self._clock.now)
-        return super().prefill(prompts)
+        return super().prefill(prompts, vision)
 
 
 @pytest.mark.parametrize(("seconds", "in_first_round"), [(4.0, 1), (PREFILL_BUDGET_S / 2, 2), (0.0, 6)])
@@ -51,9 +52,9 @@ def test_unwanted_sequences_are_not_prefilled_after_a_slow_prefill(ending: str) 
         unwanted.deadline = math.inf
         prefill = runner.prefill
 
-        def cancelling(prompts: Mapping[int, PreparedPrompt]) -> ArithmeticStep:
+        def cancelling(prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> ArithmeticStep:
             unwanted.cancelled = True
-            return prefill(prompts)
+            return prefill(prompts, vision)
 
         runner.prefill = cancelling  # type: ignore[method-assign]
     scheduler.add([first, unwanted, wanted])

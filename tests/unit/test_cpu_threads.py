@@ -1,6 +1,7 @@
 """How many threads compute, by the model's size, the cores, and the container's limit on CPU time."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,13 +58,16 @@ def test_a_small_model_uses_all_cores_only_where_they_help(
 def test_a_large_model_always_uses_all_cores(used: list[int], vary: bool) -> None:
     """Under load it used half of them, and the others had nothing to do.
 
-    PyTorch's number is a thread's own, and another thread comes after the one that calibrates.
+    PyTorch's number is a thread's own: another thread sets it anew.
     """
     threads = CpuThreads(LARGE_WEIGHT_BYTES, vary=vary)
     threads.set_for(1)
     threads.calibrate(**dict.fromkeys(("alone", "under_load"), lambda: pytest.fail("there is nothing to try")))
     for sequences in (1, 2, 8):
         threads.set_for(sequences)
+    assert used == [4]
+    with ThreadPoolExecutor(1) as other:
+        other.submit(threads.set_for, 1).result()
     assert used == [4, 4]
 
 

@@ -12,6 +12,7 @@ from paligemma_engine.device.run_options import RunOptions
 from paligemma_engine.metrics import EngineMetrics
 from paligemma_engine.requests.prepared import PreparedPrompt
 from paligemma_engine.requests.sequence import FinishReason, Sequence
+from paligemma_engine.scheduling.protocol import StartedVision
 from paligemma_engine.scheduling.scheduler import HOLD_S, MAX_PADDING, RUNNING_FOR_EACH_PROMPT, Scheduler
 from parts.scenes import draw_scene
 
@@ -55,7 +56,7 @@ def test_after_a_failure_what_became_of_the_others_counts() -> None:
     cancelled, overdue, wanted = sequence(1, 1, 2), sequence(2, 1, 2, deadline=1.0), sequence(3, 1, 2)
     prefill = runner.prefill
 
-    def failing_once(prompts: Mapping[int, PreparedPrompt]) -> ArithmeticStep:
+    def failing_once(_prompts: Mapping[int, PreparedPrompt], _vision: StartedVision) -> ArithmeticStep:
         cancelled.cancelled, clock.now, runner.prefill = True, 2.0, prefill  # type: ignore[method-assign]
         raise RuntimeError("out of memory")
 

@@ -12,7 +12,8 @@ from paligemma_engine.errors import InternalError
 from paligemma_engine.metrics import EngineMetrics
 from paligemma_engine.requests.prepared import PreparedPrompt
 from paligemma_engine.requests.sequence import FinishReason, Status
-from paligemma_engine.scheduling.scheduler import DeviceLost, Scheduler
+from paligemma_engine.scheduling.protocol import DeviceLost, StartedVision
+from paligemma_engine.scheduling.scheduler import Scheduler
 
 
 def scheduler_with(slots: int, steps_ahead: int = 0) -> tuple[Scheduler, ArithmeticRunner, Clock]:
@@ -116,7 +117,7 @@ def test_a_prefill_that_finds_the_device_lost_is_fatal() -> None:
     """Else every request would fail for itself, on a server that looks well."""
     scheduler, runner, _ = scheduler_with(slots=1)
 
-    def lost(prompts: Mapping[int, PreparedPrompt]) -> ArithmeticStep:
+    def lost(_prompts: Mapping[int, PreparedPrompt], _vision: StartedVision) -> ArithmeticStep:
         raise DeviceLost
 
     runner.prefill = lost  # type: ignore[method-assign]
@@ -194,8 +195,8 @@ def test_seconds_count_for_the_kind_of_step_that_took_them() -> None:
     """A prefill that is read late is not mistaken for a slow decode step."""
 
     class SlowReads(ArithmeticRunner):
-        def prefill(self, prompts: Mapping[int, PreparedPrompt]) -> ArithmeticStep:
-            step = super().prefill(prompts)
+        def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> ArithmeticStep:
+            step = super().prefill(prompts, vision)
             read = step.read
             step.read = lambda: (wait(10.0), read())[1]  # type: ignore[method-assign]
             wait(1.0)

@@ -54,6 +54,8 @@ class RunOptions:
         prompt_padding: the numbers of text tokens that prompts are padded to; none: each runs at its own length.
         prefill_rows: how many prompts a prefill takes at most; 1 where steps are captured or compiled, for their shapes
             are fixed.
+        vision_beside: whether the vision tower may run in a thread beside the other steps, where they leave it a core;
+            not where it is captured or compiled.
         row_step: decode steps are built for multiples of so many rows, beside powers of two; None: for powers of two
             only. On the CPU each row takes time; on a GPU hardly any, and each number would be one more graph.
         length_step: decode steps are built for rows seen to a multiple of this beyond the image; None: to their end. On
@@ -70,6 +72,7 @@ class RunOptions:
     steps_ahead: int = 0
     prompt_padding: tuple[int, ...] = ()
     prefill_rows: int = 1
+    vision_beside: bool = False
     row_step: int | None = 4
     length_step: int | None = LENGTH_STEP
     cuda_graphs: CudaGraphs = CudaGraphs.OFF
@@ -79,9 +82,13 @@ class RunOptions:
     tiles: FusedTiles | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError for several prompts in steps of fixed shape."""
-        if self.prefill_rows > 1 and (self.compiled is not None or self.cuda_graphs is not CudaGraphs.OFF):
+        """Raises ValueError for what captured and compiled steps cannot do."""
+        if self.compiled is None and self.cuda_graphs is CudaGraphs.OFF:
+            return
+        if self.prefill_rows > 1:
             raise ValueError("captured and compiled prefills take one prompt each")
+        if self.vision_beside:
+            raise ValueError("captured and compiled steps of the vision tower run in the engine thread")
 
     @classmethod
     def on_cpu(cls, *, weight_bytes: int, dtype: torch.dtype, image_tokens: int) -> Self:
@@ -94,6 +101,7 @@ class RunOptions:
         prompt_flops = 2 * (weight_bytes // dtype.itemsize) * (image_tokens + SHORT_PROMPT_TOKENS)
         return cls(
             prefill_rows=max(1, min(PREFILL_ROWS, PREFILL_FLOPS // max(1, prompt_flops))),
+            vision_beside=True,
             length_step=None if dtype is torch.bfloat16 else LENGTH_STEP,
         )
 

@@ -14,8 +14,9 @@ from paligemma_engine.device.cuda_graph import on_device
 from paligemma_engine.device.feature_cache import FeatureCache
 from paligemma_engine.device.run_options import SHORT_PROMPT_TOKENS, Compiled, CudaGraphs, RunOptions
 from paligemma_engine.device.threads import CpuThreads
+from paligemma_engine.device.vision import Vision, VisionThread
 from paligemma_engine.layers.replacement import weight_bytes
-from paligemma_engine.metrics import IMAGE_FEATURES, EngineMetrics
+from paligemma_engine.metrics import EngineMetrics
 from paligemma_engine.model.attention import use_attention
 from paligemma_engine.model.decode_step import DecodeStep, SlotState
 from paligemma_engine.model.greedy_head import GreedyHead
@@ -27,7 +28,7 @@ from paligemma_engine.model.vision_step import VisionStep
 from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS, slot_length, tokenize_prompt
 from paligemma_engine.preparation.prompts import split_prompt
 from paligemma_engine.requests.prepared import LEVELS, PreparedImage, PreparedPrompt
-from paligemma_engine.scheduling.scheduler import DeviceLost
+from paligemma_engine.scheduling.protocol import DeviceLost, StartedVision
 
 Step = Callable[[], tuple[torch.Tensor, torch.Tensor]]
 
@@ -61,7 +62,6 @@ class ModelRunner:
             ModelFailed: a step cannot be captured, where the options insist on it.
         """
         self._checkpoint = checkpoint
-        self._metrics = metrics or EngineMetrics()
         self._device: torch.device = checkpoint.model.device
         self._grammar = Grammar.build(checkpoint.vocabulary, enabled=grammar)
         self._greedy_head = GreedyHead(checkpoint.model, self._grammar)
@@ -82,12 +82,14 @@ class ModelRunner:
             captured = self._run_options.cuda_graphs is not CudaGraphs.OFF
             self._capture = self._run_options.make_capture() if captured else None
         self._prefill_rows = min(self._run_options.prefill_rows, slots)
-        self._vision = VisionStep(checkpoint.model, most=self._prefill_rows).eval()
-        self._features = FeatureCache(self._features_of, max_bytes=feature_cache_bytes)
+        self._vision_step = VisionStep(checkpoint.model, most=self._prefill_rows).eval()
+        self._features = FeatureCache(self._compute_features, max_bytes=feature_cache_bytes)
+        self._vision = Vision(self._features, metrics or EngineMetrics())
         self._read_back = ReadBack(slots=slots, steps_ahead=self.steps_ahead, device=self._device)
         self._cpu_threads: CpuThreads | None = None
         if self._device.type == "cpu":
             self._cpu_threads = CpuThreads(weight_bytes(checkpoint.model), vary=self._run_options.compiled is None)
+        self._vision_thread = VisionThread(self._vision) if self._run_options.vision_beside else None
         self._running = 0  # in the newest step
         self._positions = [0] * slots  # kept on the host, so that no step waits for the device
         self._inputs = PrefillInputs.allocate(
@@ -100,7 +102,7 @@ class ModelRunner:
         # The largest first: the memory of its graph serves the others.
         for text_tokens in reversed(self._run_options.prompt_padding):
             self._prefill_step(self._prefill_rows, text_tokens)
-        self._run_vision: Callable[[], torch.Tensor] = self._prepare_step(self._vision)
+        self._run_vision: Callable[[], torch.Tensor] = self._prepare_step(self._vision_step)
         self._row_buckets = self._run_options.row_buckets(slots)
         self._length_buckets = self._run_options.length_buckets(
             self._cache.max_length, prefix=checkpoint.image_token_count
@@ -135,26 +137,29 @@ class ModelRunner:
         """How many prompts a prefill takes at most."""
         return self._prefill_rows
 
-    def prefill(self, prompts: Mapping[int, PreparedPrompt]) -> RunningStep:
+    def start_vision(self, images: Sequence[PreparedImage]) -> StartedVision:
+        """Starts the vision tower on the pictures of the next prefill, where the steps leave it a core."""
+        threads = self._cpu_threads
+        if self._vision_thread is None or threads is None or not threads.leave_cores:
+            return self._vision
+        sequences = self._running + len(images)
+        return self._vision_thread.start(images, set_threads=lambda: threads.set_for(sequences))
+
+    def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> RunningStep:
         """Starts to put prompts into free slots, at most `prefill_rows` of them."""
-        new = len({prompt.image.digest for prompt in prompts.values() if prompt.image not in self._features})
         try:
-            started = self._prefill(prompts)
+            return self._prefill(prompts, vision)
         except torch.AcceleratorError as error:  # after it, every call to the GPU fails
             raise DeviceLost(str(error)) from error
-        for source, count in (("computed", new), ("kept", len(prompts) - new)):
-            if count:
-                self._metrics.count(IMAGE_FEATURES, count, source=source)
-        return started
 
     @torch.inference_mode()
-    def _prefill(self, prompts: Mapping[int, PreparedPrompt]) -> RunningStep:
+    def _prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> RunningStep:
         if self._cpu_threads is not None:
             self._cpu_threads.set_for(self._running + len(prompts))
         image_tokens = self._checkpoint.image_token_count
         with on_device(self._device):
             self._cache.clear(prompts)
-            features = self._features.of([prompt.image for prompt in prompts.values()])
+            features = vision.features_of([prompt.image for prompt in prompts.values()])
             for row, (slot, prompt) in enumerate(prompts.items()):
                 self._inputs.fill(
                     row,
@@ -210,7 +215,7 @@ class ModelRunner:
         }
         with torch.inference_mode(), on_device(self._device), unlimited():
             for rows in {1, self._prefill_rows}:
-                self._prefill({slot: prompts[slot] for slot in range(rows)})
+                self._prefill({slot: prompts[slot] for slot in range(rows)}, self._vision)
             self._features.clear()
             for text_tokens in self._run_options.prompt_padding:
                 self._prefill_step(self._prefill_rows, text_tokens)()
@@ -222,8 +227,8 @@ class ModelRunner:
                     under_load=self._prefill_step(self._prefill_rows, self._run_options.padded(SHORT_PROMPT_TOKENS)),
                 )
 
-    def _features_of(self, images: Sequence[PreparedImage]) -> torch.Tensor:
-        self._vision.load(images)
+    def _compute_features(self, images: Sequence[PreparedImage]) -> torch.Tensor:
+        self._vision_step.load(images)
         return self._run_vision()
 
     @torch.inference_mode()

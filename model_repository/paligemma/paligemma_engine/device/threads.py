@@ -2,6 +2,7 @@
 
 import os
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -29,8 +30,8 @@ class CpuThreads:
     With a small model a second thread makes a step little faster, or not at all, at twice the CPU time. Under load
     the other cores decode images and draw masks. A short measurement decides, for a single sequence and for many.
 
-    OMP_NUM_THREADS overrides both. The engine thread owns this object: OpenMP keeps a team of threads for each
-    computing thread, and several teams on the same cores slow each other down.
+    OMP_NUM_THREADS overrides both. OpenMP keeps a team of threads for each computing thread, and several teams on the
+    same cores slow each other down: only the engine thread and the vision tower's use this.
     """
 
     def __init__(self, weight_bytes: int, *, vary: bool = True) -> None:
@@ -47,10 +48,16 @@ class CpuThreads:
             cores = available_cores()
             self._shared = max(1, cores // 2)
             self._lone = cores if vary else self._shared
-        self._used = 0
+        self._large = weight_bytes >= LARGE_WEIGHT_BYTES
+        self._used = threading.local()  # PyTorch's number is a thread's own
+
+    @property
+    def leave_cores(self) -> bool:
+        """Whether steps of several sequences leave cores to others."""
+        return not self._large and self._shared < available_cores()
 
     def set_for(self, sequences: int) -> None:
-        """Sets the threads for this number of running sequences."""
+        """Sets the caller's threads for this number of running sequences."""
         self._use(self._lone if sequences <= 1 else self._shared)
 
     def calibrate(self, *, alone: Callable[[], object], under_load: Callable[[], object]) -> None:
@@ -66,7 +73,6 @@ class CpuThreads:
                 self._lone = half
             if self._gain(under_load, half, all_cores) < WORTHWHILE_UNDER_LOAD:
                 self._shared = self._lone = all_cores
-        self._used = 0  # the next caller is another thread, with its own setting
 
     def _gain(self, step: Callable[[], object], half: int, all_cores: int) -> float:
         """Returns the time with all cores relative to half of them."""
@@ -84,6 +90,6 @@ class CpuThreads:
         return statistics.median(trials)
 
     def _use(self, threads: int) -> None:
-        if threads != self._used:
+        if threads != getattr(self._used, "threads", 0):
             torch.set_num_threads(threads)
-            self._used = threads
+            self._used.threads = threads

@@ -9,7 +9,7 @@ from typing import Final, Self
 
 import torch
 
-from paligemma_engine.scheduling.scheduler import PickedToken
+from paligemma_engine.scheduling.protocol import PickedToken
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,8 @@ from paligemma_engine.requests.ticket import (
     stopping_error,
 )
 from paligemma_engine.scheduling.heartbeat import INTERVAL_S, Heartbeat
-from paligemma_engine.scheduling.scheduler import Runner, Scheduler
+from paligemma_engine.scheduling.protocol import Runner
+from paligemma_engine.scheduling.scheduler import Scheduler
 from paligemma_engine.scheduling.sender import Sender
 
 _log = logging.getLogger(__name__)

@@ -7,6 +7,12 @@ Pure Python: the model is behind the `Runner` protocol, so slots, admission and 
 The prefills of a round have a time budget. It bounds how long running sequences stall, and the heartbeat is written
 between two slow prefills.
 
+The vision tower can run beside the steps. The next group of sequences has its slots and waits for its pictures, while
+running ones decode:
+
+    vision tower    pictures of B          pictures of C
+    engine          decode ...  prefill B  decode ...  prefill C  decode ...
+
 On a GPU a step (prefill or decode step) is read only after the next one was started, so that the device never waits for
 the host:
 
@@ -18,14 +24,14 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from paligemma_engine.errors import InternalError
 from paligemma_engine.metrics import DECODE_SECONDS, DECODE_STEPS, DECODE_TOKENS, PREFILL_SECONDS, EngineMetrics
-from paligemma_engine.requests.prepared import PreparedPrompt
 from paligemma_engine.requests.sequence import FinishReason, Sequence, Status
+from paligemma_engine.scheduling.protocol import DeviceLost, PickedToken, Runner, StartedStep, StartedVision
 
 _log = logging.getLogger(__name__)
 
@@ -37,54 +43,6 @@ PREFILL_BUDGET_S: Final = 0.25
 RUNNING_FOR_EACH_PROMPT: Final = 4
 HOLD_S: Final = 0.05  # a few decode steps of a small model
 MAX_PADDING: Final = 16  # tokens by which prompts of one prefill may differ in length
-
-
-@dataclass(frozen=True, slots=True)
-class PickedToken:
-    """A token that the model chose, and its log-probability."""
-
-    token_id: int
-    logprob: float
-
-
-class StartedStep(Protocol):
-    """A prefill or a decode step that is running or has run."""
-
-    def read(self) -> dict[int, PickedToken]:
-        """Returns the next token of each slot of the step. An error is fatal to all sequences."""
-
-
-class DeviceLost(Exception):
-    """The device can run no more steps."""
-
-
-class Runner(Protocol):
-    """The model's interface to the scheduler."""
-
-    @property
-    def slots(self) -> int:
-        """Number of sequences that can run at once."""
-
-    @property
-    def eos_ids(self) -> frozenset[int]:
-        """The tokens that end a sequence."""
-
-    @property
-    def steps_ahead(self) -> int:
-        """Number of prefills and decode steps that may be unread when the next one is started."""
-
-    @property
-    def prefill_rows(self) -> int:
-        """Number of prompts that a prefill takes at most."""
-
-    def prefill(self, prompts: Mapping[int, PreparedPrompt]) -> StartedStep:
-        """Starts a prefill of these prompts, by free slot.
-
-        An error leaves the slots free; DeviceLost is fatal to all sequences.
-        """
-
-    def decode(self, slots: Collection[int]) -> StartedStep:
-        """Starts a decode step for these occupied slots. An error is fatal to all sequences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +62,14 @@ class _Unread:
     is_prefill: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The sequences of one prefill, by the slot that each will have, and the vision tower's work on their pictures."""
+
+    slots: dict[int, Sequence]
+    vision: StartedVision
+
+
 class Scheduler:
     """Takes sequences from waiting to running to finished. Not thread-safe: the engine thread owns it."""
 
@@ -112,6 +78,7 @@ class Scheduler:
         self._metrics = metrics
         self._clock = clock
         self._waiting: deque[Sequence] = deque()
+        self._next: _Group | None = None
         self._running: dict[int, Sequence] = {}
         self._unread: deque[_Unread] = deque()
         self._free = list(range(runner.slots))  # a heap: using low slots first keeps the row bucket small
@@ -120,7 +87,7 @@ class Scheduler:
     @property
     def has_work(self) -> bool:
         """Whether another `run_once` would have work."""
-        return bool(self._waiting or self._running)
+        return bool(self._waiting or self._next or self._running)
 
     @property
     def running(self) -> Collection[Sequence]:
@@ -151,12 +118,15 @@ class Scheduler:
         return finished
 
     def _end_unwanted(self) -> None:
-        for sequence in [*self._running.values(), *self._waiting]:
+        coming = self._next.slots.values() if self._next else ()
+        for sequence in [*self._running.values(), *coming, *self._waiting]:
             self._end_if_unwanted(sequence)
         if any(sequence.status is Status.FINISHED for sequence in self._waiting):
             self._waiting = deque(sequence for sequence in self._waiting if sequence.status is Status.WAITING)
 
     def _end_if_unwanted(self, sequence: Sequence) -> None:
+        if sequence.status is Status.FINISHED:
+            return
         if sequence.cancelled:
             self._finish(sequence, FinishReason.CANCELLED)
         elif self._clock() >= sequence.deadline:
@@ -164,11 +134,24 @@ class Scheduler:
 
     def _admit(self) -> None:
         started = self._clock()
-        while self._waiting and self._free and not self._is_held():
-            if group := self._next_group():
-                self._prefill(group)
+        self._look_ahead()
+        while self._next and (self._next.vision.is_ready() or not self._running):
+            group, self._next = self._next, None
+            slots = self._wanted(group)
+            self._look_ahead()  # so that the vision tower has work during this prefill
+            if slots:
+                self._prefill(slots, group.vision)
             if self._clock() - started >= PREFILL_BUDGET_S:
                 return
+            self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        """Gives slots to the sequences of the next prefill, and starts the vision tower on their pictures."""
+        if self._next or not self._waiting or not self._free or self._is_held():
+            return
+        slots = {heapq.heappop(self._free): sequence for sequence in self._next_sequences()}
+        vision = self._runner.start_vision([sequence.prompt.image for sequence in slots.values()])
+        self._next = _Group(slots, vision)
 
     def _is_held(self) -> bool:
         """Whether the next prefill waits for more prompts, since it takes several of them faster than one by one."""
@@ -178,25 +161,18 @@ class Scheduler:
         worthwhile = min(self._runner.prefill_rows, len(self._free), len(self._running) // RUNNING_FOR_EACH_PROMPT)
         return len(self._waiting) < worthwhile and all(_go_together(first, other) for other in self._waiting)
 
-    def _next_group(self) -> list[Sequence]:
-        """Takes the next sequences for one prefill from those that wait; none if all of them were unwanted."""
-        group: list[Sequence] = []
+    def _next_sequences(self) -> list[Sequence]:
+        """Takes the next ones for one prefill from those that wait."""
+        taken = [self._waiting.popleft()]
         most = min(self._runner.prefill_rows, len(self._free))
-        while self._waiting and len(group) < most:
-            sequence = self._waiting[0]
-            self._end_if_unwanted(sequence)  # a slow prefill may have run since the round began
-            if sequence.status is Status.WAITING:
-                if group and not _go_together(group[0], sequence):
-                    break
-                group.append(sequence)
-            self._waiting.popleft()
-        return group
+        while self._waiting and len(taken) < most and _go_together(taken[0], self._waiting[0]):
+            taken.append(self._waiting.popleft())
+        return taken
 
-    def _prefill(self, group: list[Sequence]) -> None:
+    def _prefill(self, slots: dict[int, Sequence], vision: StartedVision) -> None:
         started = self._clock()
-        slots = {heapq.heappop(self._free): sequence for sequence in group}
         try:
-            step = self._runner.prefill({slot: sequence.prompt for slot, sequence in slots.items()})
+            step = self._runner.prefill({slot: each.prompt for slot, each in slots.items()}, vision)
         except DeviceLost:
             raise
         except Exception as error:
@@ -208,15 +184,29 @@ class Scheduler:
             self._running |= slots
             self._follow(_Unread(step, slots, self._clock() - started, is_prefill=True))
             return
-        for slot in slots:
+        self._try_alone(slots, failure)
+
+    def _wanted(self, group: _Group) -> dict[int, Sequence]:
+        """Ends those that were cancelled or are overdue by now, and frees their slots; returns the others."""
+        for sequence in group.slots.values():
+            self._end_if_unwanted(sequence)
+        wanted = {slot: each for slot, each in group.slots.items() if each.status is Status.WAITING}
+        for slot in group.slots.keys() - wanted:
             heapq.heappush(self._free, slot)
-        if len(group) == 1:
-            group[0].error = failure
-            self._finish(group[0], FinishReason.ERROR)
+        return wanted
+
+    def _try_alone(self, failed: dict[int, Sequence], failure: InternalError) -> None:
+        """After a prefill that failed: one of several sequences may be the cause, so each is tried again alone."""
+        for slot in failed:
+            heapq.heappush(self._free, slot)
+        sequences = list(failed.values())
+        if len(sequences) == 1:
+            sequences[0].error = failure
+            self._finish(sequences[0], FinishReason.ERROR)
             return
-        for sequence in group:  # one of them may be the cause
+        for sequence in sequences:
             sequence.prefills_alone = True
-        self._waiting.extendleft(reversed(group))
+        self._waiting.extendleft(reversed(sequences))
 
     def _step(self) -> None:
         started = self._clock()
