@@ -1,4 +1,4 @@
-"""Fast linear layers for CPUs: with packed weights, or in 8 bits.
+"""Fast layers: linear ones for CPUs, with packed weights or in 8 bits; the last layer of a prefill.
 
 May import: no other room.
 """
