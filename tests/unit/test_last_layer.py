@@ -12,6 +12,7 @@ from torch import nn
 from paligemma_engine import EngineConfig
 from paligemma_engine.checkpoints.dtypes import cpu_computes_in_int8
 from paligemma_engine.device.compilation import compile_layers
+from paligemma_engine.layers.compact_layer import compact_layers
 from paligemma_engine.layers.int8_linear import Int8Linear
 from paligemma_engine.layers.last_layer import LastTokens
 from paligemma_engine.layers.replacement import join_linears
@@ -66,6 +67,15 @@ def model(request: pytest.FixtureRequest, models_dir: Path, tmp_path: Path) -> A
     use_attention(model.model.language_model, GROUPED_ATTENTION)
     ready_norms(model.model.language_model)
     return model
+
+
+def test_with_compact_layers_it_equals_the_whole_model(model: Any) -> None:
+    compact_layers(model.model.language_model)
+    whole, last = Prompts(model), Prompts(model)
+    expected = whole.by_the_whole_model()
+    torch.testing.assert_close(last.by_last_tokens(LastTokens(last.model)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(last.cache.keys, whole.cache.keys)
+    torch.testing.assert_close(last.cache.values, whole.cache.values)
 
 
 def same_linear(linear: nn.Linear) -> nn.Module:

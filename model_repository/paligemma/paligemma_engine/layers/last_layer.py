@@ -15,6 +15,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.models.gemma.modeling_gemma import GemmaModel, rotate_half
 from transformers.models.gemma2.modeling_gemma2 import Gemma2Model
 
+from paligemma_engine.layers.compact_layer import CompactLayer
+
 
 class LastTokens(nn.Module):
     """Runs a text model for one token of each row. Models other than Gemma and Gemma 2 run as a whole."""
@@ -59,28 +61,31 @@ class LastTokens(nn.Module):
         hidden, rotations = embeddings, model.rotary_emb(embeddings, position_ids)
         for layer in layers:
             hidden = layer(hidden, attention_mask=mask, position_embeddings=rotations, past_key_values=past_key_values)
-        keys_and_values = _keys_and_values(last_layer, hidden, rotations, past_key_values)
+        keys, values = (
+            last_layer.keys_and_values(hidden, rotations)
+            if isinstance(last_layer, CompactLayer)
+            else _keys_and_values(last_layer, hidden, rotations)
+        )
+        given = _Given(*past_key_values.update(keys, values, len(layers)))
         hidden = last_layer(
             hidden[rows, last][:, None],
             attention_mask=mask,
             position_embeddings=tuple(rotation[0, last][:, None] for rotation in rotations),
-            past_key_values=Cache(layers=[_Given(*keys_and_values)] * len(model.layers)),
+            past_key_values=Cache(layers=[given] * len(model.layers)),
         )
         normed: torch.Tensor = model.norm(hidden)
         return normed[:, 0]
 
 
 def _keys_and_values(
-    layer: Any, hidden: torch.Tensor, rotations: tuple[torch.Tensor, torch.Tensor], past_key_values: Cache
+    layer: Any, hidden: torch.Tensor, rotations: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Does the part of a layer that makes keys and values, each [rows, kv_heads, length, head_dim]."""
+    """Does the part of transformers' layer that makes keys and values, each [rows, kv_heads, length, head_dim]."""
     attention, (cos, sin) = layer.self_attn, rotations
     states = layer.input_layernorm(hidden)
     shape = (*states.shape[:-1], -1, attention.head_dim)
     keys, values = (project(states).view(shape).transpose(1, 2) for project in (attention.k_proj, attention.v_proj))
-    keys = keys * cos[:, None] + rotate_half(keys) * sin[:, None]
-    written: tuple[torch.Tensor, torch.Tensor] = past_key_values.update(keys, values, attention.layer_idx)
-    return written
+    return keys * cos[:, None] + rotate_half(keys) * sin[:, None], values
 
 
 class _Given(CacheLayerMixin):  # type: ignore[misc]  # transformers' classes are untyped
