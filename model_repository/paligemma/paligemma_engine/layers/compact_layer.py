@@ -1,7 +1,7 @@
 """Gemma's and Gemma 2's decoder layer with few kernels, for float32 on a CPU.
 
-A decode step of a small model is some hundred kernels that take as long to start as to run: the demo model's step for
-one row takes half the time with these layers, and for 24 rows four fifths. q, k and v are one product, and so are gate
+A decode step of a small model is some hundred kernels that take as long to start as to run. With these layers the demo
+model's step takes about 0.75 of the time for one row, and 0.86 for 24. q, k and v are one product, and so are gate
 and up; q and k are rotated together. Weights are stored by columns, which PyTorch multiplies a few rows with sooner.
 They replace the plain ones, so memory does not grow. Results are transformers', but for rounding.
 """
