@@ -76,8 +76,8 @@ def test_layers_are_compiled_once_for_each_shape_and_not_for_each_layer(
     counters.clear()
     run_options = RunOptions(compiled=Compiled.LAYERS, prompt_padding=(32, 128), length_step=None)
     ModelRunner(checkpoint, slots=4, max_new_tokens=16, grammar=True, run_options=run_options).warm_up()
-    decode_rows, prefill_lengths, picker_rows, vision = 3, 2, 3, 1
-    assert counters["stats"]["unique_graphs"] == decode_rows + prefill_lengths + picker_rows + vision
+    decode_rows, prefill_lengths, last_layers, picker_rows, vision = 3, 2, 2, 3, 1
+    assert counters["stats"]["unique_graphs"] == decode_rows + prefill_lengths + last_layers + picker_rows + vision
 
 
 @pytest.mark.filterwarnings(COMPILER_WARNING)

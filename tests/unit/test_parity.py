@@ -11,9 +11,10 @@ from parity_cases import Case, assert_equal, differing, make_case, run
 
 from paligemma_engine.device import compilation
 from paligemma_engine.device.run_options import CudaGraphs, RunOptions
+from paligemma_engine.model import attention
+from paligemma_engine.model.attention import grouped_attention
 from paligemma_engine.model.decode_step import DecodeStep
 from paligemma_engine.model.fused_tiles import tiles_within
-from paligemma_engine.model.prefill_step import PrefillStep
 from paligemma_engine.preparation.prompt_tokens import tokenize_prompt
 from paligemma_engine.preparation.prompts import split_prompt
 
@@ -126,9 +127,13 @@ class TestNegativeControls:
         assert differing(run(random_weights, slots=4, count=40), random_weights.references)
 
     def test_causal_prefix(self, random_weights: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-        def causal(step: PrefillStep) -> Any:
-            hidden = torch.ones(len(step.positions[0]), len(step.positions[0])).triu(1) * torch.finfo(torch.float32).min
-            return dict.fromkeys(("full_attention", "sliding_attention"), hidden[None, None])
+        def causal(*tensors: torch.Tensor, **options: Any) -> Any:
+            *others, query, key, value, mask = tensors
+            hidden = torch.full((query.shape[2], key.shape[2]), torch.finfo(torch.float32).min / 2)
+            prefilling = query.shape[2] > 1
+            return grouped_attention(
+                *others, query, key, value, mask + hidden.triu(1) if prefilling else mask, **options
+            )
 
-        monkeypatch.setattr(PrefillStep, "_masks", causal)
+        monkeypatch.setattr(attention, "grouped_attention", causal)
         assert differing(run(random_weights, slots=4, count=40), random_weights.references)

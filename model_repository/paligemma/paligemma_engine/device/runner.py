@@ -15,6 +15,7 @@ from paligemma_engine.device.feature_cache import FeatureCache
 from paligemma_engine.device.run_options import SHORT_PROMPT_TOKENS, Compiled, CudaGraphs, RunOptions
 from paligemma_engine.device.threads import CpuThreads
 from paligemma_engine.device.vision import Vision, VisionThread
+from paligemma_engine.layers.compact_layer import compact_layers
 from paligemma_engine.layers.replacement import weight_bytes
 from paligemma_engine.metrics import EngineMetrics
 from paligemma_engine.model.attention import use_attention
@@ -76,6 +77,8 @@ class ModelRunner:
         self._run_options = run_options or RunOptions()
         use_attention(checkpoint.model.model.language_model, self._run_options.attention, self._run_options.tiles)
         ready_norms(checkpoint.model.model.language_model)
+        if self._run_options.compiled is None:
+            compact_layers(checkpoint.model.model.language_model)
         if self._run_options.compiled is Compiled.LAYERS:
             compile_layers(checkpoint.model, self._greedy_head)
         with on_device(self._device):

@@ -1,4 +1,4 @@
-"""Fast linear layers for CPUs: with packed weights, or in 8 bits.
+"""Fast layers: for CPUs with packed weights, in 8 bits, or with few kernels; the last layer of a prefill.
 
 May import: no other room.
 """

@@ -68,14 +68,15 @@ def grouped_attention(
     batch, heads, queries, head_dim = query.shape
     kv_heads, length = key.shape[1], key.shape[2]
     group = heads // kv_heads
-    scores = torch.matmul(query.reshape(batch, kv_heads, group * queries, head_dim), key.transpose(2, 3)) * scaling
+    rows = query.reshape(batch * kv_heads, group * queries, head_dim)
+    # In place, since nothing else sees these scores: fresh memory for them takes longer than the arithmetic.
+    scores = torch.bmm(rows, key.flatten(0, 1).transpose(1, 2)).mul_(scaling)
     if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
+        scores.div_(softcap).tanh_().mul_(softcap)
     if attention_mask is not None:
-        grouped_scores = scores.view(batch, kv_heads, group, queries, length) + attention_mask[:, :, None]
-        scores = grouped_scores.view(batch, kv_heads, group * queries, length)
+        scores.view(batch, kv_heads, group, queries, length).add_(attention_mask[:, :, None])
     weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    output = torch.matmul(weights, value).view(batch, heads, queries, head_dim)
+    output = torch.bmm(weights, value.flatten(0, 1)).view(batch, heads, queries, head_dim)
     return output.transpose(1, 2).contiguous(), None
 
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from paligemma_engine.layers.last_layer import LastTokens
 from paligemma_engine.model.attention import additive_mask
 from paligemma_engine.model.decode_step import SlotState
 from paligemma_engine.model.greedy_head import GreedyHead
@@ -90,9 +91,8 @@ class PrefillStep(nn.Module):
         length: int,
     ) -> None:
         super().__init__()
-        self.language_model, self.greedy_head = model.model.language_model, greedy_head
+        self.last_tokens, self.greedy_head = LastTokens(model.model.language_model), greedy_head
         self.embedding = model.get_input_embeddings()
-        self.has_window = getattr(model.config.get_text_config(), "sliding_window", None) is not None
         self.state, self.inputs = state, inputs
         self.text_length = length - inputs.features.shape[1]
         self.register_buffer("positions", torch.arange(length, device=inputs.slots.device)[None])
@@ -103,15 +103,14 @@ class PrefillStep(nn.Module):
         """Returns int64[rows] first tokens and float32[rows] log-probabilities; puts the sequences into their slots."""
         inputs = self.inputs
         text = self.embedding(inputs.text_ids[:, : self.text_length])
-        hidden = self.language_model(
-            inputs_embeds=torch.cat([inputs.features, text], dim=1),
-            attention_mask=self._masks(),
+        hidden = self.last_tokens(
+            torch.cat([inputs.features, text], dim=1),
+            inputs.lengths - 1,
+            mask=self._mask(),
             position_ids=self.positions + 1,  # PaliGemma counts positions from 1
             past_key_values=self.view,
-            use_cache=True,
-        ).last_hidden_state
-        last = hidden[self.rows, inputs.lengths - 1]
-        token_ids, logprobs, grammar_states = self.greedy_head(last, inputs.grammar_states)
+        )
+        token_ids, logprobs, grammar_states = self.greedy_head(hidden, inputs.grammar_states)
         self.state.set(inputs.slots, token_ids=token_ids, positions=inputs.lengths, grammar_states=grammar_states)
         return token_ids, logprobs
 
@@ -127,7 +126,6 @@ class PrefillStep(nn.Module):
         inputs.slots.copy_(self.rows)
         inputs.grammar_states.zero_()
 
-    def _masks(self) -> Any:
-        """Additive masks; a sliding window does not apply to the prefix, so both types of layer have the same."""
-        mask = additive_mask(self.positions < self.inputs.lengths[:, None], self.inputs.features.dtype)
-        return {"full_attention": mask, "sliding_attention": mask} if self.has_window else mask
+    def _mask(self) -> torch.Tensor:
+        """An additive mask for all layers: a sliding window does not apply to the prefix."""
+        return additive_mask(self.positions < self.inputs.lengths[:, None], self.inputs.features.dtype)
