@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mask_vae.errors import CheckpointError
-from mask_vae.layout import CODEBOOK_KEY, array_shapes
+from mask_vae.layout import CODEBOOK_KEY, DECODER_STRIDED, array_shapes
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -52,9 +52,10 @@ def codebook(arrays: Arrays) -> NDArray[np.float32]:
 def flax_params(arrays: Arrays, half: str) -> dict[str, Any]:
     """The parameters of the `encoder` or `decoder` half as a Flax tree.
 
-    `decoder.2.net.4.weight` becomes `layer_2 / net_4 / kernel`. The same transposition serves both kinds of
-    convolution: [out, in, h, w] -> [h, w, in, out], and, for the transposed kind, [in, out, h, w] -> [h, w, out, in].
+    `decoder.2.net.4.weight` becomes `layer_2 / net_4 / kernel`. Convolutions: [out, in, h, w] -> [h, w, in, out];
+    transposed ones, for the matrix product that they are computed with: [in, out, h, w] -> [in, h, w, out].
     """
+    transposed = {f"decoder.{position}.weight" for position in DECODER_STRIDED}
     tree: dict[str, Any] = {}
     for name, array in arrays.items():
         if not name.startswith(f"{half}."):
@@ -64,7 +65,7 @@ def flax_params(arrays: Arrays, half: str) -> dict[str, Any]:
         if inner:
             scope = scope.setdefault("_".join(inner), {})
         if leaf == "weight":
-            scope["kernel"] = array.transpose(2, 3, 1, 0)
+            scope["kernel"] = array.transpose((0, 2, 3, 1) if name in transposed else (2, 3, 1, 0))
         else:
             scope["bias"] = array
     return tree

@@ -13,6 +13,7 @@ from mask_vae.config import MaskVaeConfig
 from mask_vae.download import ensure_weights
 from mask_vae.errors import InvalidCodes
 from mask_vae.network import Decoder, Encoder
+from mask_vae.threads import use_one_thread
 
 OBJECT_BUCKETS: Final = (1, 2, 4, 8)  # object counts compiled for; more objects go in groups of the largest
 NO_CODE: Final = -1
@@ -44,6 +45,7 @@ class MaskVae:
     @classmethod
     def start(cls, config: MaskVaeConfig) -> Self:
         """A decoder that is ready: its weights here and read, its code compiled; raises CheckpointError."""
+        use_one_thread()
         if config.compiled is not None:
             keep_compiled(config.compiled)
         vae = cls.load(ensure_weights(config))
@@ -82,14 +84,14 @@ class MaskVae:
 
     def encode(self, masks: Masks) -> Codes:
         """Codes of masks: float32[N, 64, 64] in [0, 1], foreground 1 -> int32[N, 16] in [0, 127], raster order."""
-        codes = self._encode(self._encoder_params, self._codebook, self._put(masks))
+        codes = self._encode(self._encoder_params, self._codebook, masks)
         return np.asarray(codes, np.int32)
 
     def _decode_bucket(self, codes: Codes) -> Masks:
         bucket = next(size for size in OBJECT_BUCKETS if size >= len(codes))
         padded = np.zeros((bucket, layout.CODES_PER_MASK), np.int32)
         padded[: len(codes)] = codes
-        masks = self._decode(self._decoder_params, self._codebook, self._put(padded))
+        masks = self._decode(self._decoder_params, self._codebook, padded)
         return np.asarray(masks)[: len(codes)]
 
     def _put(self, tree: Any) -> Any:
