@@ -1,7 +1,8 @@
 """Runs the model for the scheduler: a prefill of one or several prompts, or a decode step for a bucket of rows."""
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS, slot_l
 from paligemma_engine.preparation.prompts import split_prompt
 from paligemma_engine.requests.prepared import LEVELS, PreparedImage, PreparedPrompt
 from paligemma_engine.scheduling.protocol import DeviceLost, StartedVision
+
+ANSWER_TOKENS: Final = 20  # of one object with a mask and a short name
 
 Step = Callable[[], tuple[torch.Tensor, torch.Tensor]]
 
@@ -226,9 +229,15 @@ class ModelRunner:
                 self._steps[rows, self._length_buckets[-1]]()
             if self._cpu_threads is not None:
                 self._cpu_threads.calibrate(
-                    alone=self._steps[self._row_buckets[0], self._length_buckets[0]],
-                    under_load=self._prefill_step(self._prefill_rows, self._run_options.padded(SHORT_PROMPT_TOKENS)),
+                    alone=self._steps[self._row_buckets[0], self._length_buckets[0]], under_load=self._run_full_prefill
                 )
+
+    def _run_full_prefill(self) -> None:
+        """Runs what as many prompts as a prefill takes cost with all slots in use: the prefill, and decode steps."""
+        self._run_vision()
+        self._prefill_step(self._prefill_rows, self._run_options.padded(SHORT_PROMPT_TOKENS))()
+        for _ in range(math.ceil(ANSWER_TOKENS * self._prefill_rows / self.slots)):
+            self._steps[self._row_buckets[-1], self._length_buckets[0]]()
 
     def _compute_features(self, images: Sequence[PreparedImage]) -> torch.Tensor:
         self._vision_step.load(images)

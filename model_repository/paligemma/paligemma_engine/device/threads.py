@@ -19,7 +19,7 @@ LARGE_WEIGHT_BYTES: Final = 500_000_000
 # Shares of the time with half the cores. A smaller gain does not justify the CPU time of the other half: for a single
 # sequence up to twice as much, for many a fifth more.
 WORTHWHILE_ALONE: Final = 0.9
-WORTHWHILE_UNDER_LOAD: Final = 0.6
+WORTHWHILE_UNDER_LOAD: Final = 0.66
 TRIAL_S: Final = 0.3  # for each number of threads
 MIN_TRIALS: Final = 3
 
@@ -65,7 +65,7 @@ class CpuThreads:
 
         Args:
             alone: a decode step of one sequence.
-            under_load: a prefill of as many prompts as one can take; prefills are most of the work.
+            under_load: what several requests cost while all slots are in use.
         """
         half, all_cores = self._shared, self._lone
         if half != all_cores:
