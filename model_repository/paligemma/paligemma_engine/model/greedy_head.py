@@ -11,7 +11,7 @@ from paligemma_engine.answers.grammar import Grammar
 class GreedyHead(nn.Module):
     """The model's output head, and greedy choice of the next token within the grammar."""
 
-    allowed: torch.Tensor
+    forbidden: torch.Tensor
     next_state: torch.Tensor
     classes: torch.Tensor
 
@@ -19,8 +19,9 @@ class GreedyHead(nn.Module):
         super().__init__()
         self.lm_head = model.lm_head
         self.softcap: float | None = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-        for name in ("allowed", "next_state", "classes"):
-            self.register_buffer(name, torch.from_numpy(getattr(grammar, name)).to(model.device))
+        tables = {"forbidden": ~grammar.allowed, "next_state": grammar.next_state, "classes": grammar.classes}
+        for name, table in tables.items():
+            self.register_buffer(name, torch.from_numpy(table).to(model.device))
 
     def forward(
         self, hidden: torch.Tensor, grammar_states: torch.Tensor
@@ -35,8 +36,10 @@ class GreedyHead(nn.Module):
             int64[B], float32[B] (under the full distribution, not the one that the grammar leaves), int64[B].
         """
         logits = self._logits(hidden)
-        token_ids = logits.masked_fill(~self.allowed[grammar_states], -torch.inf).argmax(-1)
-        logprobs = logits.gather(-1, token_ids[:, None])[:, 0] - logits.logsumexp(-1)
+        log_sums = logits.logsumexp(-1)
+        # In place, as in `_logits`: fresh memory for a few rows of 257,000 logits takes longer than what is computed.
+        token_ids = logits.masked_fill_(self.forbidden[grammar_states], -torch.inf).argmax(-1)
+        logprobs = logits.gather(-1, token_ids[:, None])[:, 0] - log_sums
         return token_ids, logprobs, self.next_state[grammar_states, self.classes[token_ids]]
 
     def _logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -48,6 +51,6 @@ class GreedyHead(nn.Module):
         difference.
         """
         logits: torch.Tensor = self.lm_head(hidden).float()
-        if self.softcap is not None:  # in place: fresh memory for a few rows of 257,000 logits takes longer than this
+        if self.softcap is not None:
             logits.div_(self.softcap).tanh_().mul_(self.softcap)
         return logits
