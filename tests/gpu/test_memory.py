@@ -37,7 +37,7 @@ def prompts_for(checkpoint: Checkpoint, count: int) -> list[PreparedPrompt]:
 
 def fill_and_decode(runner: ModelRunner, checkpoint: Checkpoint) -> None:
     for slot, prompt in enumerate(prompts_for(checkpoint, runner.slots)):
-        runner.prefill({slot: prompt}, runner.start_vision([prompt.image])).read()
+        runner.prefill({slot: prompt}, runner.start_vision([prompt.image], running=slot), running=slot).read()
     for _ in range(DECODE_STEPS):
         runner.decode(range(runner.slots)).read()
 
@@ -91,6 +91,6 @@ def test_a_slot_that_held_no_numbers_is_clean_again(models_dir: Path, gpu: torch
     for layer in (*runner._cache.keys, *runner._cache.values):
         layer[1].fill_(torch.nan)
     prompt = prompts_for(checkpoint, 1)[0]
-    picked = [runner.prefill({1: prompt}, runner.start_vision([prompt.image])).read()[1]]
+    picked = [runner.prefill({1: prompt}, runner.start_vision([prompt.image], running=0), running=0).read()[1]]
     picked += [runner.decode([1]).read()[1] for _ in range(DECODE_STEPS)]
     assert all(torch.isfinite(torch.tensor(token.logprob)) for token in picked)

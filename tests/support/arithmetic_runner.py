@@ -63,15 +63,19 @@ class ArithmeticRunner:
         self.eos_ids = frozenset({EOS_ID})
         self.rows: dict[int, tuple[int, int, int]] = {}
         self.vision: list[ArithmeticVision] = []
+        self.looks_ahead = True
+        self.told_running: list[int] = []
         self.prefilled: list[frozenset[int]] = []
         self.decoded: list[frozenset[int]] = []
 
-    def start_vision(self, images: abc.Sequence[PreparedImage]) -> ArithmeticVision:
+    def start_vision(self, images: abc.Sequence[PreparedImage], *, running: int) -> ArithmeticVision:
+        self.told_running.append(running)
         assert all(vision.done for vision in self.vision), "one group of pictures at a time"
         self.vision.append(ArithmeticVision(images, self.vision_is_done))
         return self.vision[-1]
 
-    def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> ArithmeticStep:
+    def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision, *, running: int) -> ArithmeticStep:
+        self.told_running.append(running)
         assert 1 <= len(prompts) <= self.prefill_rows
         vision.features_of([prompt.image for prompt in prompts.values()])
         assert all(0 <= slot < self.slots for slot in prompts)

@@ -51,14 +51,18 @@ class FaultyRunner:
         self.may_run.set()
         self.steps = 0
 
-    def start_vision(self, images: Sequence[PreparedImage]) -> StartedVision:
-        return self._runner.start_vision(images)
+    @property
+    def looks_ahead(self) -> bool:
+        return self._runner.looks_ahead
 
-    def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> RunningStep:
+    def start_vision(self, images: Sequence[PreparedImage], *, running: int) -> StartedVision:
+        return self._runner.start_vision(images, running=running)
+
+    def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision, *, running: int) -> RunningStep:
         self._wait()
         if any(prompt.asked.target == self.fail_prefill_of for prompt in prompts.values()):
             raise RuntimeError("poisoned")
-        return self._runner.prefill(prompts, vision)
+        return self._runner.prefill(prompts, vision, running=running)
 
     def decode(self, slots: Collection[int]) -> RunningStep:
         self._wait()

@@ -21,10 +21,10 @@ class SlowPrefills(ArithmeticRunner):
         self._clock, self._seconds = clock, seconds
         self.prefilled_at: list[float] = []
 
-    def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> ArithmeticStep:
+    def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision, **running: int) -> ArithmeticStep:
         self._clock.now += self._seconds
         self.prefilled_at.append(self._clock.now)
-        return super().prefill(prompts, vision)
+        return super().prefill(prompts, vision, **running)
 
 
 @pytest.mark.parametrize(("seconds", "in_first_round"), [(4.0, 1), (PREFILL_BUDGET_S / 2, 2), (0.0, 6)])
@@ -52,9 +52,9 @@ def test_unwanted_sequences_are_not_prefilled_after_a_slow_prefill(ending: str) 
         unwanted.deadline = math.inf
         prefill = runner.prefill
 
-        def cancelling(prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> ArithmeticStep:
+        def cancelling(prompts: Mapping[int, PreparedPrompt], vision: StartedVision, **running: int) -> ArithmeticStep:
             unwanted.cancelled = True
-            return prefill(prompts, vision)
+            return prefill(prompts, vision, **running)
 
         runner.prefill = cancelling  # type: ignore[method-assign]
     scheduler.add([first, unwanted, wanted])

@@ -141,7 +141,8 @@ def answers(models_dir: Path, **run_options: Any) -> list[tuple[int, float]]:
     for slot, named in enumerate(scene.objects):
         asked = split_prompt(f"segment {named.name}")[0]
         prompt = PreparedPrompt(prepare(scene.image), tokenize_prompt(checkpoint, asked), asked)
-        found.append(runner.prefill({slot: prompt}, runner.start_vision([prompt.image])).read()[slot])
+        vision = runner.start_vision([prompt.image], running=slot)
+        found.append(runner.prefill({slot: prompt}, vision, running=slot).read()[slot])
     for _ in range(8):
         found += runner.decode(range(SLOTS)).read().values()
     return [(token.token_id, token.logprob) for token in found]

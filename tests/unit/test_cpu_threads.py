@@ -71,6 +71,18 @@ def test_a_large_model_always_uses_all_cores(used: list[int], vary: bool) -> Non
     assert used == [4, 4]
 
 
+def test_another_thread_does_not_change_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch initialises a thread late, with the number that any thread has set last."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads, before = CpuThreads(SMALL), torch.get_num_threads()
+    with ThreadPoolExecutor(1) as other:
+        other.submit(threads.set_for, 1).result()
+        torch.set_num_threads(2)
+        found = other.submit(torch.get_num_threads).result()
+    torch.set_num_threads(before)
+    assert found == 1
+
+
 @pytest.mark.parametrize("weight_bytes", [SMALL, LARGE_WEIGHT_BYTES])
 def test_a_set_number_is_kept(used: list[int], monkeypatch: pytest.MonkeyPatch, weight_bytes: int) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")

@@ -56,7 +56,7 @@ def test_after_a_failure_what_became_of_the_others_counts() -> None:
     cancelled, overdue, wanted = sequence(1, 1, 2), sequence(2, 1, 2, deadline=1.0), sequence(3, 1, 2)
     prefill = runner.prefill
 
-    def failing_once(_prompts: Mapping[int, PreparedPrompt], _vision: StartedVision) -> ArithmeticStep:
+    def failing_once(_prompts: Mapping[int, PreparedPrompt], _vision: StartedVision, **_: int) -> ArithmeticStep:
         cancelled.cancelled, clock.now, runner.prefill = True, 2.0, prefill  # type: ignore[method-assign]
         raise RuntimeError("out of memory")
 

@@ -117,7 +117,7 @@ def test_a_prefill_that_finds_the_device_lost_is_fatal() -> None:
     """Else every request would fail for itself, on a server that looks well."""
     scheduler, runner, _ = scheduler_with(slots=1)
 
-    def lost(_prompts: Mapping[int, PreparedPrompt], _vision: StartedVision) -> ArithmeticStep:
+    def lost(_prompts: Mapping[int, PreparedPrompt], _vision: StartedVision, **_: int) -> ArithmeticStep:
         raise DeviceLost
 
     runner.prefill = lost  # type: ignore[method-assign]
@@ -195,8 +195,10 @@ def test_seconds_count_for_the_kind_of_step_that_took_them() -> None:
     """A prefill that is read late is not mistaken for a slow decode step."""
 
     class SlowReads(ArithmeticRunner):
-        def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> ArithmeticStep:
-            step = super().prefill(prompts, vision)
+        def prefill(
+            self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision, **running: int
+        ) -> ArithmeticStep:
+            step = super().prefill(prompts, vision, **running)
             read = step.read
             step.read = lambda: (wait(10.0), read())[1]  # type: ignore[method-assign]
             wait(1.0)

@@ -56,9 +56,31 @@ class TestOnPaper:
         scheduler.add([sequence(20, 1, 3)])
         runner.vision[-1].done = True
         prefill, started = runner.prefill, []
-        runner.prefill = lambda *given: (started.append(len(runner.vision)), prefill(*given))[1]  # type: ignore[method-assign]
+        runner.prefill = lambda *given, **running: (  # type: ignore[method-assign]
+            started.append(len(runner.vision)),
+            prefill(*given, **running),
+        )[1]
         scheduler.run_once()
         assert started == [3]  # the running one's, the prefilled one's, the next one's
+        assert runner.told_running[2:] == [1, 2, 1]  # the second has the prefill between
+
+    def test_without_a_thread_beside_the_next_ones_are_taken_after_the_prefill(
+        self, scheduler: Scheduler, runner: ArithmeticRunner
+    ) -> None:
+        """So those that arrive during the prefill can go with them."""
+        runner.looks_ahead, runner.vision_is_done, runner.prefill_rows = False, True, 1
+        scheduler.add([sequence(10, 1, 3), sequence(20, 1, 3)])
+        scheduler.run_once()
+        assert [len(vision.images) for vision in runner.vision] == [1, 1, 1]
+        assert runner.told_running == [0, 0, 1, 1, 2, 2]
+
+    def test_a_lone_sequence_is_told_from_one_of_several(self, scheduler: Scheduler, runner: ArithmeticRunner) -> None:
+        """When the last of several had ended, the next one still counted as the second."""
+        run_to_the_end(scheduler)
+        runner.told_running.clear()
+        scheduler.add([sequence(10, 1, 3)])
+        run_to_the_end(scheduler)
+        assert runner.told_running == [0, 0]
 
     def test_a_prefill_waits_for_its_pictures_when_nothing_runs(self, runner: ArithmeticRunner) -> None:
         runner.vision_is_done = False
@@ -117,7 +139,9 @@ def computed_by(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def bench(models_dir: Path) -> Iterator[Bench]:
+def bench(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """With a thread for the vision tower on any host."""
+    monkeypatch.setattr(threads_module, "available_cores", lambda: 4)
     bench = Bench(models_dir, run_options=BESIDE, feature_cache_bytes=0)
     yield bench
     bench.engine.close(drain_timeout_s=5)
@@ -148,10 +172,12 @@ def test_answers_are_the_same(bench: Bench, models_dir: Path, computed_by: list[
         assert [token.text for token in found] == [token.text for token in expected]
         assert [token.logprob for token in found] == pytest.approx([token.logprob for token in expected], abs=1e-4)
     alone.engine.close(drain_timeout_s=5)
-    assert {"vision_0"} < set(computed_by)
+    assert set(computed_by) == {"vision_0", "engine"}  # the other one's is the engine's
 
 
-def test_a_failure_costs_only_the_request_that_caused_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_costs_only_the_request_that_caused_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, computed_by: list[str]
+) -> None:
     scenes = [draw_scene(seed) for seed in range(40, 44)]
     load = VisionStep.load
 
@@ -167,6 +193,7 @@ def test_a_failure_costs_only_the_request_that_caused_it(bench: Bench, monkeypat
     bench.runner.may_run.set()
     assert "RuntimeError" in str(poisoned.wait())
     assert all(isinstance(each.wait(), Answer) for each in others)
+    assert "vision_0" in computed_by
 
 
 @pytest.mark.parametrize("fixed", [{"compiled": Compiled.STEPS}, {"cuda_graphs": CudaGraphs.AUTO}])

@@ -9,7 +9,7 @@ from paligemma_engine.requests.prepared import PreparedImage
 
 
 class FeatureCache:
-    """Features by the content of a picture, the least recently used ones dropped first. The engine thread owns it."""
+    """Features by the content of a picture, the least recently used ones dropped first. Not thread-safe."""
 
     def __init__(self, compute: Callable[[Sequence[PreparedImage]], torch.Tensor], *, max_bytes: int) -> None:
         """Args:

@@ -96,7 +96,6 @@ class ModelRunner:
         if self._device.type == "cpu":
             self._cpu_threads = CpuThreads(weight_bytes(checkpoint.model), vary=self._run_options.compiled is None)
         self._vision_thread = VisionThread(self._vision) if self._run_options.vision_beside else None
-        self._running = 0  # in the newest step
         self._positions = [0] * slots  # kept on the host, so that no step waits for the device
         self._inputs = PrefillInputs.allocate(
             checkpoint.model,
@@ -143,16 +142,21 @@ class ModelRunner:
         """How many prompts a prefill takes at most."""
         return self._prefill_rows
 
-    def start_vision(self, images: Sequence[PreparedImage]) -> StartedVision:
-        """Starts the vision tower on the pictures of the next prefill, where the steps leave it a core."""
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the vision tower runs beside the steps: where they leave it a core."""
         threads = self._cpu_threads
-        if self._vision_thread is None or threads is None or not threads.leave_cores:
-            return self._vision
-        sequences = self._running + len(images)
-        return self._vision_thread.start(images, set_threads=lambda: threads.set_for(sequences))
+        return self._run_options.vision_beside and threads is not None and threads.leave_cores
 
-    def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> RunningStep:
-        """Starts to put prompts into free slots, at most `prefill_rows` of them."""
+    def start_vision(self, images: Sequence[PreparedImage], *, running: int) -> StartedVision:
+        """Starts the vision tower on the pictures of the next prefill, if it looks ahead."""
+        if self._vision_thread is None or not self.looks_ahead:
+            return self._vision
+        return self._vision_thread.start(images, set_threads=lambda: self._set_threads_for(running + len(images)))
+
+    def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision, *, running: int) -> RunningStep:
+        """Starts to put prompts into free slots, at most `prefill_rows` of them, while so many sequences run."""
+        self._set_threads_for(running + len(prompts))
         try:
             return self._prefill(prompts, vision)
         except torch.AcceleratorError as error:  # after it, every call to the GPU fails
@@ -160,8 +164,6 @@ class ModelRunner:
 
     @torch.inference_mode()
     def _prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> RunningStep:
-        if self._cpu_threads is not None:
-            self._cpu_threads.set_for(self._running + len(prompts))
         image_tokens = self._checkpoint.image_token_count
         with on_device(self._device):
             self._cache.clear(prompts)
@@ -195,9 +197,7 @@ class ModelRunner:
     @torch.inference_mode()
     def decode(self, slots: Collection[int]) -> RunningStep:
         """Starts a step for these occupied slots."""
-        self._running = len(slots)
-        if self._cpu_threads is not None:
-            self._cpu_threads.set_for(self._running)
+        self._set_threads_for(len(slots))
         rows = next(rows for rows in self._row_buckets if rows > max(slots))
         # A sequence whose last token has not been read yet may be at the end of its row.
         longest = min(max(self._positions[slot] for slot in slots) + 1, self._cache.max_length)
@@ -238,6 +238,10 @@ class ModelRunner:
         self._prefill_step(self._prefill_rows, self._run_options.padded(SHORT_PROMPT_TOKENS))()
         for _ in range(math.ceil(ANSWER_TOKENS * self._prefill_rows / self.slots)):
             self._steps[self._row_buckets[-1], self._length_buckets[0]]()
+
+    def _set_threads_for(self, sequences: int) -> None:
+        if self._cpu_threads is not None:
+            self._cpu_threads.set_for(sequences)
 
     def _compute_features(self, images: Sequence[PreparedImage]) -> torch.Tensor:
         self._vision_step.load(images)

@@ -91,5 +91,6 @@ class CpuThreads:
 
     def _use(self, threads: int) -> None:
         if threads != getattr(self._used, "threads", 0):
+            torch.get_num_threads()  # at its first call in a thread PyTorch takes over another thread's number
             torch.set_num_threads(threads)
             self._used.threads = threads

@@ -55,11 +55,20 @@ class Runner(Protocol):
     def prefill_rows(self) -> int:
         """Number of prompts that a prefill takes at most."""
 
-    def start_vision(self, images: Sequence[PreparedImage]) -> StartedVision:
-        """Starts the vision tower on the pictures of the next prefill, where it can run beside the steps."""
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the vision tower runs beside the steps, so that it should be started before the prefill's turn."""
 
-    def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision) -> StartedStep:
-        """Starts a prefill of these prompts, by free slot; `vision` was started for their pictures.
+    def start_vision(self, images: Sequence[PreparedImage], *, running: int) -> StartedVision:
+        """Starts the vision tower on the pictures of the next prefill, if it looks ahead.
+
+        `running` sequences decode meanwhile. An error is fatal to all sequences.
+        """
+
+    def prefill(self, prompts: Mapping[int, PreparedPrompt], vision: StartedVision, *, running: int) -> StartedStep:
+        """Starts a prefill of these prompts, by free slot, while so many sequences run.
+
+        `vision` was started for their pictures.
 
         An error leaves the slots free; DeviceLost is fatal to all sequences.
         """

@@ -91,7 +91,7 @@ class Scheduler:
 
     @property
     def running(self) -> Collection[Sequence]:
-        """The sequences that hold a slot."""
+        """The sequences that decode."""
         return self._running.values()
 
     def add(self, sequences: Iterable[Sequence]) -> None:
@@ -138,27 +138,32 @@ class Scheduler:
         while self._next and (self._next.vision.is_ready() or not self._running):
             group, self._next = self._next, None
             slots = self._wanted(group)
-            self._look_ahead()  # so that the vision tower has work during this prefill
+            if self._runner.looks_ahead:
+                self._look_ahead(in_hand=len(slots))  # so that the vision tower has work during this prefill
             if slots:
                 self._prefill(slots, group.vision)
             if self._clock() - started >= PREFILL_BUDGET_S:
                 return
             self._look_ahead()
 
-    def _look_ahead(self) -> None:
-        """Gives slots to the sequences of the next prefill, and starts the vision tower on their pictures."""
-        if self._next or not self._waiting or not self._free or self._is_held():
+    def _look_ahead(self, *, in_hand: int = 0) -> None:
+        """Gives slots to the sequences of the next prefill, and starts the vision tower on their pictures.
+
+        `in_hand` sequences will run soon: their prefill is next.
+        """
+        running = len(self._running) + in_hand
+        if self._next or not self._waiting or not self._free or self._is_held(running):
             return
         slots = {heapq.heappop(self._free): sequence for sequence in self._next_sequences()}
-        vision = self._runner.start_vision([sequence.prompt.image for sequence in slots.values()])
+        vision = self._runner.start_vision([sequence.prompt.image for sequence in slots.values()], running=running)
         self._next = _Group(slots, vision)
 
-    def _is_held(self) -> bool:
+    def _is_held(self, running: int) -> bool:
         """Whether the next prefill waits for more prompts, since it takes several of them faster than one by one."""
         first = self._waiting[0]
         if self._clock() - first.waiting_since >= HOLD_S:
             return False
-        worthwhile = min(self._runner.prefill_rows, len(self._free), len(self._running) // RUNNING_FOR_EACH_PROMPT)
+        worthwhile = min(self._runner.prefill_rows, len(self._free), running // RUNNING_FOR_EACH_PROMPT)
         return len(self._waiting) < worthwhile and all(_go_together(first, other) for other in self._waiting)
 
     def _next_sequences(self) -> list[Sequence]:
@@ -172,7 +177,8 @@ class Scheduler:
     def _prefill(self, slots: dict[int, Sequence], vision: StartedVision) -> None:
         started = self._clock()
         try:
-            step = self._runner.prefill({slot: each.prompt for slot, each in slots.items()}, vision)
+            prompts = {slot: each.prompt for slot, each in slots.items()}
+            step = self._runner.prefill(prompts, vision, running=len(self._running))
         except DeviceLost:
             raise
         except Exception as error:
@@ -196,7 +202,10 @@ class Scheduler:
         return wanted
 
     def _try_alone(self, failed: dict[int, Sequence], failure: InternalError) -> None:
-        """After a prefill that failed: one of several sequences may be the cause, so each is tried again alone."""
+        """After a prefill that failed: one of several sequences may be the cause, so each is tried again alone.
+
+        They come next, or after the group that has its slots already.
+        """
         for slot in failed:
             heapq.heappush(self._free, slot)
         sequences = list(failed.values())
