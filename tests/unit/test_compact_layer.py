@@ -12,8 +12,9 @@ from engines import load_checkpoint
 from torch import nn
 
 from paligemma_engine import EngineConfig
-from paligemma_engine.device.run_options import Compiled, RunOptions
+from paligemma_engine.device.run_options import RunOptions
 from paligemma_engine.device.runner import ModelRunner
+from paligemma_engine.layers import compact_layer
 from paligemma_engine.layers.compact_layer import CompactLayer, compact_layers
 from paligemma_engine.layers.replacement import weight_bytes
 from paligemma_engine.model.attention import GROUPED_ATTENTION, additive_mask, use_attention
@@ -99,9 +100,28 @@ def test_layers_with_special_linears_stay(model: Any) -> None:
     assert [type(layer) is CompactLayer for layer in layers_of(model)] == [False, False, False, True]
 
 
-@pytest.mark.parametrize("compiled", [None, Compiled.LAYERS])
-def test_a_runner_has_them_where_nothing_is_compiled(models_dir: Path, compiled: Compiled | None) -> None:
+def test_large_layers_stay(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With layers beyond a core's cache, steps of a few rows took longer."""
+    monkeypatch.setattr(
+        compact_layer, "MOST_LAYER_BYTES", 4 * sum(w.numel() for w in layers_of(model)[0].parameters()) // 2
+    )
+    compact_layers(model.model.language_model)
+    assert not any(type(layer) is CompactLayer for layer in layers_of(model))
+
+
+@pytest.mark.parametrize(
+    "options", [RunOptions.compiled_on_cpu(), RunOptions.on_gpu(), None], ids=["cpu", "gpu", "plain"]
+)
+def test_a_runner_has_them_on_a_cpu_where_nothing_is_compiled(models_dir: Path, options: RunOptions | None) -> None:
     checkpoint = load_checkpoint(EngineConfig(model_id=DEMO_MODEL_ID, models_dir=models_dir))
-    run_options = RunOptions(compiled=compiled, prompt_padding=(32,) if compiled else ())
-    ModelRunner(checkpoint, slots=1, max_new_tokens=8, grammar=True, run_options=run_options)
-    assert {type(layer) is CompactLayer for layer in layers_of(checkpoint.model)} == {compiled is None}
+    assert options is None or not options.compact
+    ModelRunner(
+        checkpoint,
+        slots=1,
+        max_new_tokens=8,
+        grammar=True,
+        run_options=RunOptions.on_cpu(weight_bytes=1, dtype=torch.float32, image_tokens=64)
+        if options is None
+        else RunOptions(),
+    )
+    assert {type(layer) is CompactLayer for layer in layers_of(checkpoint.model)} == {options is None}

@@ -80,7 +80,7 @@ def test_the_full_size_is_that_of_the_3b() -> None:
     model = make_model(PALIGEMMA2_3B_448, device=torch.device("meta"), dtype=torch.bfloat16)
     assert sum(weight.numel() for weight in model.parameters()) == 3_033_127_152
     cost = ModelCost.of(model)
-    assert cost.prefill_flops(PROMPT_TOKENS) == pytest.approx(5.4e12, rel=0.02)
+    assert cost.prefill_flops(PROMPT_TOKENS) == pytest.approx(5.21e12, rel=0.01)
     vision = cost.prefill_flops(PROMPT_TOKENS) - cost.prefill_flops(PROMPT_TOKENS, picture_seen=True)
     assert vision == 2 * cost.vision_weights * 1024 + cost.vision_attention * 1024**2
     assert cost.position_bytes == 106_496

@@ -11,6 +11,7 @@ from parity_cases import Case, assert_equal, differing, make_case, run
 
 from paligemma_engine.device import compilation
 from paligemma_engine.device.run_options import CudaGraphs, RunOptions
+from paligemma_engine.layers.compact_layer import CompactLayer
 from paligemma_engine.model import attention
 from paligemma_engine.model.attention import grouped_attention
 from paligemma_engine.model.decode_step import DecodeStep
@@ -65,6 +66,25 @@ def test_as_compiled_on_a_gpu(
     tiles = tiles_within(99 * 1024, head_dim=256, itemsize=2) if generation == 2 else None
     run_options = RunOptions.on_gpu(cuda_graphs=CudaGraphs.OFF, compiled=True, tiles=tiles)
     assert_equal(case, run(case, slots=4, count=40, run_options=run_options))
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize(
+    "run_options", [RunOptions(prompt_padding=(32, 128)), RunOptions.compiled_on_cpu()], ids=["plain", "steps"]
+)
+def test_with_transformers_own_layers(
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generation: int, run_options: RunOptions
+) -> None:
+    """As on a GPU, and as compiled on a CPU, without what the compiler makes of it."""
+    torch.compiler.reset()
+    monkeypatch.setitem(compilation._OPTIONS, "backend", "eager")
+    make_random_checkpoint(
+        tmp_path / "random", models_dir / DEMO_MODEL_ID, sliding_window=SHORT_WINDOW, generation=generation
+    )
+    case = make_case(tmp_path, "random", max_new_tokens=12, count=12)
+    with compilation.unlimited():
+        assert_equal(case, run(case, slots=4, count=12, run_options=run_options))
+    assert not any(isinstance(module, CompactLayer) for module in case.checkpoint.model.modules())
 
 
 @pytest.mark.parametrize("slots", [1, 4, 8])

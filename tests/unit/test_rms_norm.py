@@ -18,7 +18,7 @@ HIDDEN = 192
 
 @pytest.mark.parametrize("norm_class", [GemmaRMSNorm, Gemma2RMSNorm])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("size", [1e-3, 1.0, 300.0])
+@pytest.mark.parametrize("size", [0.0, 1e-3, 1.0, 300.0])
 def test_the_numbers_are_those_of_transformers(norm_class: type, dtype: torch.dtype, size: float) -> None:
     """Weights that bfloat16 cannot add to 1 without rounding included."""
     torch.manual_seed(0)

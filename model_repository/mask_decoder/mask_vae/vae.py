@@ -17,7 +17,7 @@ from mask_vae.threads import use_one_thread
 
 OBJECT_BUCKETS: Final = (1, 2, 4, 8)  # object counts compiled for; more objects go in groups of the largest
 NO_CODE: Final = -1
-# Level 1 compiles in half the time of the default, and the code is as fast: nearly all of it is convolutions.
+# Level 1 compiles in half the time of the default, and the code is as fast: nearly all of it is products.
 _COMPILER_OPTIONS: Final = {"xla_backend_optimization_level": 1}
 NO_MASK_VALUE: Final = -1.0  # background everywhere
 

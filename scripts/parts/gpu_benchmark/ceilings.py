@@ -38,10 +38,12 @@ class ModelCost:
 
     Attributes:
         vision_weights: weights before the text model; each image token is multiplied with all of them.
-        text_weights: weights of the text model; each token of the prompt is multiplied with all of them.
+        text_weights: weights of the text model; each token of the prompt is multiplied with all of them, but for the
+            next ones.
+        last_weights: weights of its last layer but those of keys and values; only the last token needs them.
         head_weights: weights of the head, which gives the next token's logits.
         vision_attention: operations for each pair of the image's tokens, over all layers.
-        text_attention: operations for each pair of the prompt's tokens, over all layers.
+        text_attention: operations for each pair of the prompt's tokens, over all layers but the last.
         position_bytes: bytes of the keys and values of one position, over all layers.
         weight_bytes: bytes per weight.
         image_tokens: tokens per image.
@@ -49,6 +51,7 @@ class ModelCost:
 
     vision_weights: int
     text_weights: int
+    last_weights: int
     head_weights: int
     vision_attention: int
     text_attention: int
@@ -60,14 +63,16 @@ class ModelCost:
     def of(cls, model: Any) -> "ModelCost":
         """Counts the weights of a transformers model."""
         vision, text = model.config.vision_config, model.config.get_text_config()
+        last = model.model.language_model.layers[-1]
         heads_size = text.num_attention_heads * text.head_dim
         weight_bytes: int = model.lm_head.weight.element_size()
         return cls(
             vision_weights=_multiplied(model.model.vision_tower) + _multiplied(model.model.multi_modal_projector),
             text_weights=_multiplied(model.model.language_model),
+            last_weights=_multiplied(last) - _multiplied(last.self_attn.k_proj) - _multiplied(last.self_attn.v_proj),
             head_weights=model.lm_head.weight.numel(),
             vision_attention=2 * _MULTIPLY_AND_ADD * vision.num_hidden_layers * vision.hidden_size,
-            text_attention=2 * _MULTIPLY_AND_ADD * text.num_hidden_layers * heads_size,
+            text_attention=2 * _MULTIPLY_AND_ADD * (text.num_hidden_layers - 1) * heads_size,
             position_bytes=2 * text.num_hidden_layers * text.num_key_value_heads * text.head_dim * weight_bytes,
             weight_bytes=weight_bytes,
             image_tokens=(vision.image_size // vision.patch_size) ** 2,
@@ -76,10 +81,12 @@ class ModelCost:
     def prefill_flops(self, prompt_tokens: int, *, picture_seen: bool = False) -> int:
         """Operations of one prefill; those of the text model alone if `picture_seen`, since its features are cached.
 
-        2 x (vision weights x image tokens + text weights x prompt tokens + head weights). The attention of each layer,
-        in which all tokens attend to each other, adds 4 x tokens^2 x heads x head size for scores and value sums.
+        2 x (vision weights x image tokens + text weights x prompt tokens + head weights), less the last layer's for all
+        tokens but the last. The attention of each layer but the last, in which all tokens attend to each other, adds
+        4 x tokens^2 x heads x head size for scores and value sums.
         """
-        text = _MULTIPLY_AND_ADD * (self.text_weights * prompt_tokens + self.head_weights)
+        needed = self.text_weights * prompt_tokens - self.last_weights * (prompt_tokens - 1)
+        text = _MULTIPLY_AND_ADD * (needed + self.head_weights)
         text += self.text_attention * prompt_tokens**2
         if picture_seen:
             return text

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,13 +54,13 @@ class WatchedRunner:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._runner, name)
 
-    def prefill(self, *arguments: Any) -> Any:
+    def prefill(self, *arguments: Any, **named: Any) -> Any:
         """The runner's `prefill`, with marks."""
-        return self._watch(self._runner.prefill, arguments)
+        return self._watch(partial(self._runner.prefill, *arguments, **named))
 
     def decode(self, *arguments: Any) -> Any:
         """The runner's `decode`, with marks."""
-        return self._watch(self._runner.decode, arguments)
+        return self._watch(partial(self._runner.decode, *arguments))
 
     def idle_and_total_s(self) -> tuple[float, float]:
         """Returns the device's idle seconds between calls, and the seconds from the first call to the last."""
@@ -68,8 +69,8 @@ class WatchedRunner:
         idle_s = sum(self._clock.seconds(ended, began) for (_, ended), (began, _) in gaps)
         return idle_s, self._clock.seconds(self._calls[0][0], self._calls[-1][1])
 
-    def _watch(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    def _watch(self, call: Callable[[], Any]) -> Any:
         began = self._clock.mark()
-        result = call(*arguments)
+        result = call()
         self._calls.append((began, self._clock.mark()))
         return result

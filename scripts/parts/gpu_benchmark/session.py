@@ -182,7 +182,8 @@ class Bench:
         runner, slots = self.served.runner, self.served.runner.slots
         for rows in runner.run_options.row_buckets(slots):
             for slot, prompt in enumerate(self.served.plan(self.work.requests(rows))):
-                prefill = functools.partial(runner.prefill, {slot: prompt})
+                vision = runner.start_vision([prompt.image], running=slot)
+                prefill = functools.partial(runner.prefill, {slot: prompt}, vision, running=slot)
                 self.measured.prefill_s.append(self._clock.time(prefill))
             step = functools.partial(runner.decode, range(rows))
             self.measured.step_s.setdefault(rows, []).append(self._clock.time(step, repeats=NEW_TOKENS - 1))

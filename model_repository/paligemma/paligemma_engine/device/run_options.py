@@ -14,7 +14,7 @@ from paligemma_engine.preparation.prompt_tokens import MAX_PROMPT_TOKENS
 
 SHORT_PROMPT_TOKENS: Final = 32  # most prompts are a few words
 LENGTH_STEP: Final = 32
-PREFILL_ROWS: Final = 8  # of a small model on the CPU: 8 prompts of the demo model take 5 times as long as one
+PREFILL_ROWS: Final = 8  # of a small model on the CPU: 8 prompts of the demo model take 6 times as long as one
 # Work of a prefill of several prompts: about a third of a second on one core, for which running sequences wait.
 PREFILL_FLOPS: Final = 60_000_000_000
 PROMPT_PADDING: Final = (SHORT_PROMPT_TOKENS, MAX_PROMPT_TOKENS)
@@ -56,6 +56,7 @@ class RunOptions:
             are fixed.
         vision_beside: whether the vision tower may run in a thread beside the other steps, where they leave it a core;
             not where it is captured or compiled.
+        compact: whether small layers are replaced by ones with fewer kernels; not where they are captured or compiled.
         row_step: decode steps are built for multiples of so many rows, beside powers of two; None: for powers of two
             only. On the CPU each row takes time; on a GPU hardly any, and each number would be one more graph.
         length_step: decode steps are built for rows seen to a multiple of this beyond the image; None: to their end. On
@@ -73,6 +74,7 @@ class RunOptions:
     prompt_padding: tuple[int, ...] = ()
     prefill_rows: int = 1
     vision_beside: bool = False
+    compact: bool = False
     row_step: int | None = 4
     length_step: int | None = LENGTH_STEP
     cuda_graphs: CudaGraphs = CudaGraphs.OFF
@@ -89,6 +91,8 @@ class RunOptions:
             raise ValueError("captured and compiled prefills take one prompt each")
         if self.vision_beside:
             raise ValueError("captured and compiled steps of the vision tower run in the engine thread")
+        if self.compact:
+            raise ValueError("captured and compiled steps have transformers' own layers")
 
     @classmethod
     def on_cpu(cls, *, weight_bytes: int, dtype: torch.dtype, image_tokens: int) -> Self:
@@ -102,6 +106,7 @@ class RunOptions:
         return cls(
             prefill_rows=max(1, min(PREFILL_ROWS, PREFILL_FLOPS // max(1, prompt_flops))),
             vision_beside=True,
+            compact=True,
             length_step=None if dtype is torch.bfloat16 else LENGTH_STEP,
         )
 

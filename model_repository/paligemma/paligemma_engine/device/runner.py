@@ -80,7 +80,7 @@ class ModelRunner:
         self._run_options = run_options or RunOptions()
         use_attention(checkpoint.model.model.language_model, self._run_options.attention, self._run_options.tiles)
         ready_norms(checkpoint.model.model.language_model)
-        if self._run_options.compiled is None:
+        if self._run_options.compact:
             compact_layers(checkpoint.model.model.language_model)
         if self._run_options.compiled is Compiled.LAYERS:
             compile_layers(checkpoint.model, self._greedy_head)

@@ -80,7 +80,10 @@ class LastTokens(nn.Module):
 def _keys_and_values(
     layer: Any, hidden: torch.Tensor, rotations: tuple[torch.Tensor, torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Does the part of transformers' layer that makes keys and values, each [rows, kv_heads, length, head_dim]."""
+    """Does the part of transformers' layer that makes keys and values, each [rows, kv_heads, length, head_dim].
+
+    Keys come first: joined layers compute all their outputs then, q's too, and free them with the values.
+    """
     attention, (cos, sin) = layer.self_attn, rotations
     states = layer.input_layernorm(hidden)
     shape = (*states.shape[:-1], -1, attention.head_dim)

@@ -13,7 +13,7 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 
 
 class ReadyRmsNorm(nn.Module):
-    """A Gemma norm that gives the same numbers: computed in float32, multiplied by `1 + weight`, then rounded once."""
+    """A Gemma norm with the same numbers, but for rounding: in float32, times `1 + weight`, then rounded once."""
 
     scale: torch.Tensor
     root_scale: torch.Tensor
