@@ -89,8 +89,7 @@ def compact_layers(language_model: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         linears = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
         linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-        small = sum(each.weight.nbytes for each in linears) <= MOST_LAYER_BYTES
-        if small and all(map(_is_plain, linears)):
+        if all(map(_is_plain, linears)) and sum(each.weight.nbytes for each in linears) <= MOST_LAYER_BYTES:
             language_model.layers[number] = CompactLayer(layer)
             for each in linears:
                 mapped.give_back(each.weight)
