@@ -161,6 +161,7 @@ def test_stopping_lets_running_requests_end(sample_image: bytes) -> None:
     """Direct requests in flight when the server stops get an answer or UNAVAILABLE; afterwards nothing is left."""
     ports = Ports.free()
     outcomes: list[str] = []
+    first_is_answered = threading.Event()
 
     def ask(client: Any) -> None:
         try:
@@ -168,15 +169,16 @@ def test_stopping_lets_running_requests_end(sample_image: bytes) -> None:
             outcomes.append(f"{len(answer['boxes'])} objects")
         except InferenceServerException as error:
             outcomes.append(str(error.status()))
+        first_is_answered.set()
 
     with serve(ports) as server:
         server.wait_for_line("^serve: ready", START_TIMEOUT_S)
         family, prefix = family_of(server), shared_memory_prefix(server)
         client = tritonclient.grpc.InferenceServerClient(f"127.0.0.1:{ports.grpc}")
-        threads = [threading.Thread(target=ask, args=(client,)) for _ in range(12)]
+        threads = [threading.Thread(target=ask, args=(client,)) for _ in range(24)]
         for thread in threads:
             thread.start()
-        time.sleep(0.3)
+        assert first_is_answered.wait(CALL_TIMEOUT_S)
         assert server.stop() == 0
         for thread in threads:
             thread.join(CALL_TIMEOUT_S)
@@ -184,7 +186,7 @@ def test_stopping_lets_running_requests_end(sample_image: bytes) -> None:
         client.close()
         assert server.lines[-1] == "serve: stopped"
         assert not [process for process in family if process.is_running()]
-    assert len(outcomes) == 12
+    assert len(outcomes) == 24
     assert set(outcomes) <= {"2 objects", "StatusCode.UNAVAILABLE"}
     assert outcomes.count("2 objects") >= 4
     assert not shared_memory(prefix)
