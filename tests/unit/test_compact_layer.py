@@ -12,7 +12,7 @@ from engines import load_checkpoint
 from torch import nn
 
 from paligemma_engine import EngineConfig
-from paligemma_engine.device.run_options import RunOptions
+from paligemma_engine.device.run_options import Compiled, CudaGraphs, RunOptions
 from paligemma_engine.device.runner import ModelRunner
 from paligemma_engine.layers import compact_layer
 from paligemma_engine.layers.compact_layer import CompactLayer, compact_layers
@@ -125,3 +125,9 @@ def test_a_runner_has_them_on_a_cpu_where_nothing_is_compiled(models_dir: Path, 
         else RunOptions(),
     )
     assert {type(layer) is CompactLayer for layer in layers_of(checkpoint.model)} == {options is None}
+
+
+@pytest.mark.parametrize("fixed", [{"compiled": Compiled.STEPS}, {"cuda_graphs": CudaGraphs.AUTO}])
+def test_steps_of_fixed_shape_have_transformers_layers(fixed: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="own layers"):
+        RunOptions(compact=True, **fixed)  # type: ignore[arg-type]

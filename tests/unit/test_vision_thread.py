@@ -200,9 +200,3 @@ def test_a_failure_costs_only_the_request_that_caused_it(
 def test_steps_of_fixed_shape_stay_in_the_engine_thread(fixed: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="engine thread"):
         RunOptions(vision_beside=True, **fixed)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("fixed", [{"compiled": Compiled.STEPS}, {"cuda_graphs": CudaGraphs.AUTO}])
-def test_steps_of_fixed_shape_have_transformers_layers(fixed: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="own layers"):
-        RunOptions(compact=True, **fixed)  # type: ignore[arg-type]

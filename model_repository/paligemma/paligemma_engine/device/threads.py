@@ -39,22 +39,22 @@ class CpuThreads:
         weight_bytes: size of the model.
         vary: if False the number never changes, since torch.compile compiles again for each number of threads.
         """
+        self._cores = available_cores()  # once: it reads files
         fixed = os.environ.get(OMP_NUM_THREADS, "")
         if fixed.isdigit() and int(fixed) > 0:
             self._lone = self._shared = int(fixed)
         elif weight_bytes >= LARGE_WEIGHT_BYTES:
             self._lone = self._shared = physical_cores()
         else:
-            cores = available_cores()
-            self._shared = max(1, cores // 2)
-            self._lone = cores if vary else self._shared
+            self._shared = max(1, self._cores // 2)
+            self._lone = self._cores if vary else self._shared
         self._large = weight_bytes >= LARGE_WEIGHT_BYTES
         self._used = threading.local()  # PyTorch's number is a thread's own
 
     @property
     def leave_cores(self) -> bool:
         """Whether steps of several sequences leave cores to others."""
-        return not self._large and self._shared < available_cores()
+        return not self._large and self._shared < self._cores
 
     def set_for(self, sequences: int) -> None:
         """Sets the caller's threads for this number of running sequences."""
